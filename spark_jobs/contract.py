@@ -1,0 +1,283 @@
+"""What goes over the wire: names, the accept/reject rule for ticks, and the JSON forms of every result.
+
+Belongs here: anything that decides what a message means or looks like, as pure functions on bytes and numbers.
+Does not belong here: statistics (`sliding`, `passage`), state (`operators`), reading or writing Kafka (`sinks`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+PRICE_SCALE = 10**8
+"""Prices are handled as integers: this many units make 1."""
+
+WINDOWS: dict[str, int] = {
+    "30s": 30_000,
+    "1m": 60_000,
+    "5m": 300_000,
+    "15m": 900_000,
+    "30m": 1_800_000,
+    "1h": 3_600_000,
+}
+"""Label and length in milliseconds of each sliding window, in the order in which results list them."""
+
+PASSAGE_HORIZON_MS = 20_000
+"""How far ahead the next higher and lower price are looked for, in milliseconds."""
+
+MAXIMUM_LEAD_MS = 60_000
+"""How far a tick's timestamp may be ahead of its Kafka record's own, in milliseconds."""
+
+STATS_TYPE = "array<struct<window:string,avg_price:double,std_price:double,count:bigint>>"
+Z_SCORES_TYPE = "array<struct<window:string,zscore_price:double>>"
+
+
+class Tick(NamedTuple):
+    """One observed price: `price` in 1e-8 units, `timestamp` in milliseconds since the epoch."""
+
+    symbol: str
+    price: int
+    timestamp: int
+
+
+class Rejection(NamedTuple):
+    """Why a message is not a tick."""
+
+    reason: str
+
+
+_SYMBOL = re.compile(r"[A-Z0-9._-]{1,32}")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_TIMESTAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+)
+# What every well-behaved producer sends; everything else takes the thorough path to the same answer.
+_CANONICAL = re.compile(
+    rb'\{"symbol":"([A-Z0-9._-]{1,32})","price":(0|[1-9][0-9]{0,9})(?:\.([0-9]{1,8}))?,'
+    rb'"timestamp":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?'
+    rb'(?:Z|\+00:00)"\}'
+)
+_FIELDS = ("symbol", "price", "timestamp")
+_EPOCH = datetime.datetime(1970, 1, 1)
+_FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+_END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
+_seconds: dict[str, int | None] = {}
+
+
+class _Number(str):
+    """The text of a JSON number, kept apart from JSON strings until it is read exactly."""
+
+
+class _Object(list[tuple[str, Any]]):
+    """The members of a JSON object in order, repeated names included; a list proper is a JSON array."""
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_Object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
+).decode
+
+
+def _epoch_milliseconds(second: str) -> int | None:
+    """Milliseconds since the epoch of `YYYY-MM-DDTHH:MM:SS` read as UTC, or None where there is no such time."""
+    try:
+        return _seconds[second]
+    except KeyError:
+        pass
+    try:
+        parsed = datetime.datetime.strptime(second, "%Y-%m-%dT%H:%M:%S") if second[17:] < "60" else None
+    except ValueError:
+        parsed = None
+    since = None if parsed is None else parsed - _EPOCH
+    milliseconds = None if since is None else (since.days * 86_400 + since.seconds) * 1_000
+    if len(_seconds) > 100_000:
+        _seconds.clear()
+    _seconds[second] = milliseconds
+    return milliseconds
+
+
+def parse_timestamp(text: str) -> int | None:
+    """Milliseconds since the epoch of an RFC 3339 timestamp (finer digits cut off), or None if it is not one."""
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        return None
+    second, fraction, sign, hours, minutes = match.groups()
+    milliseconds = _epoch_milliseconds(second)
+    if milliseconds is None:
+        return None
+    if fraction:
+        milliseconds += int(fraction[:3].ljust(3, "0"))
+    if sign:
+        offset = (int(hours) * 60 + int(minutes)) * 60_000
+        milliseconds += offset if sign == "-" else -offset
+    return milliseconds if _FIRST_MS <= milliseconds < _END_MS else None
+
+
+def parse_price(text: str) -> int | None:
+    """The price in 1e-8 units, or None unless `text` is a JSON number that is positive and exact as decimal(18,8)."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = Decimal(text)
+    # The bounds come first: they make the exact scaling below cheap whatever the exponent.
+    if not (Decimal("1e-8") <= value < Decimal("1e10")):
+        return None
+    _sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    digits_text = "".join(map(str, digits)).rstrip("0")
+    exponent += len(digits) - len(digits_text)
+    return int(digits_text) * 10 ** (exponent + 8) if exponent >= -8 else None
+
+
+def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
+    """Decide whether a message on the price topic is a tick.
+
+    `value` is the Kafka record's value, `record_timestamp` the record's own time in milliseconds.
+    Every message gets one of the two answers; nothing raises.
+    """
+    if value is None:
+        return Rejection("tombstone: no value")
+    match = _CANONICAL.fullmatch(value)
+    if match is not None:
+        symbol, whole, fraction, second, second_fraction = match.groups()
+        milliseconds = _epoch_milliseconds(second.decode())
+        if milliseconds is None:
+            return Rejection("timestamp: no such time")
+        if second_fraction:
+            milliseconds += int(second_fraction[:3].ljust(3, b"0"))
+        price = int(whole) * PRICE_SCALE + (int(fraction.ljust(8, b"0")) if fraction else 0)
+        if price == 0:
+            return Rejection("price: not a positive number exact as decimal(18,8)")
+        return _not_ahead(Tick(symbol.decode(), price, milliseconds), record_timestamp)
+    return _accept_thoroughly(value, record_timestamp)
+
+
+def _not_ahead(tick: Tick, record_timestamp: int) -> Tick | Rejection:
+    if tick.timestamp > record_timestamp + MAXIMUM_LEAD_MS:
+        return Rejection("timestamp: more than 60 s ahead of the Kafka record")
+    return tick
+
+
+def _accept_thoroughly(value: bytes, record_timestamp: int) -> Tick | Rejection:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return Rejection("value: not UTF-8")
+    try:
+        document = _decode(text)
+    except ValueError:
+        return Rejection("value: not JSON")
+    except RecursionError:
+        return Rejection("value: nested too deeply")
+    if not isinstance(document, _Object):
+        return Rejection("value: not a JSON object")
+    fields: dict[str, Any] = {}
+    for name, content in document:
+        if name in fields and name in _FIELDS:
+            return Rejection(f"{name}: occurs more than once")
+        fields[name] = content
+    for name in _FIELDS:
+        if name not in fields:
+            return Rejection(f"{name}: missing")
+    symbol, price_text, timestamp_text = (fields[name] for name in _FIELDS)
+    if isinstance(symbol, _Number) or not isinstance(symbol, str) or not _SYMBOL.fullmatch(symbol):
+        return Rejection("symbol: not a string of 1 to 32 of A-Z 0-9 . _ -")
+    price = parse_price(price_text) if isinstance(price_text, str) else None
+    if price is None:
+        return Rejection("price: not a positive number exact as decimal(18,8)")
+    if isinstance(timestamp_text, _Number) or not isinstance(timestamp_text, str):
+        return Rejection("timestamp: not a string")
+    milliseconds = parse_timestamp(timestamp_text)
+    if milliseconds is None:
+        return Rejection("timestamp: not RFC 3339 with T, seconds and an offset")
+    return _not_ahead(Tick(symbol, price, milliseconds), record_timestamp)
+
+
+def price_text(price: int) -> str:
+    """The exact decimal with eight places of a price in 1e-8 units."""
+    whole, fraction = divmod(price, PRICE_SCALE)
+    return f"{whole}.{fraction:08d}"
+
+
+def timestamp_texts(timestamps: Integers) -> list[str]:
+    """Milliseconds since the epoch as `2025-05-08T13:06:00.000Z`, one for each."""
+    texts: list[str] = np.datetime_as_string(timestamps.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
+    return texts
+
+
+def _json_numbers(values: Floats) -> list[str]:
+    """Each value in the shortest form that reads back as the same double; `null` for NaN."""
+    return ["null" if value != value else repr(value) for value in values.tolist()]
+
+
+_STATS_FORM = (
+    '{"timestamp":"%s","symbol":"%s","stats":['
+    + ",".join(f'{{"window":"{label}","avg_price":%s,"std_price":%s,"count":%d}}' for label in WINDOWS)
+    + "]}"
+)
+_Z_SCORES_FORM = (
+    '{"timestamp":"%s","symbol":"%s","z_scores":['
+    + ",".join(f'{{"window":"{label}","zscore_price":%s}}' for label in WINDOWS)
+    + "]}"
+)
+
+
+def moving_messages(symbol: str, timestamps: Integers, averages: Floats, deviations: Floats, counts: Integers) -> bytes:
+    """Messages with the statistics of n ticks, newline-separated; the arrays have shape (windows, n), NaN is null."""
+    columns: list[list[Any]] = [timestamp_texts(timestamps), [symbol] * len(timestamps)]
+    for average, deviation, count in zip(averages, deviations, counts, strict=True):
+        columns += [_json_numbers(average), _json_numbers(deviation), count.tolist()]
+    return "\n".join([_STATS_FORM % row for row in zip(*columns, strict=True)]).encode()
+
+
+def zscore_messages(symbol: str, timestamps: Integers, z_scores: Floats) -> bytes:
+    """Messages with the z-scores of n ticks, newline-separated; `z_scores` has shape (windows, n), NaN is null."""
+    columns: list[list[str]] = [timestamp_texts(timestamps), [symbol] * len(timestamps)]
+    columns += [_json_numbers(values) for values in z_scores]
+    return "\n".join([_Z_SCORES_FORM % row for row in zip(*columns, strict=True)]).encode()
+
+
+def passage_messages(symbol: str, direction: str, timestamps: Integers, waits: Integers) -> bytes:
+    """Messages with the milliseconds until the first `higher` or `lower` price of n ticks, newline-separated."""
+    return "\n".join(
+        [
+            f'{{"timestamp":"{text}","symbol":"{symbol}","{direction}_window":{wait / 1000!r}}}'
+            for text, wait in zip(timestamp_texts(timestamps), waits.tolist(), strict=True)
+        ]
+    ).encode()
+
+
+class Statistics(NamedTuple):
+    """A statistics message read back: averages and deviations for each window, NaN where null."""
+
+    symbol: str
+    timestamp: int
+    averages: list[float]
+    deviations: list[float]
+
+
+def read_statistics(value: bytes) -> Statistics:
+    """Read a message of the statistics topic. It is our own output, so anything odd is a fault and raises."""
+    document = json.loads(value)
+    timestamp = parse_timestamp(document["timestamp"])
+    stats = document["stats"]
+    if timestamp is None or [entry["window"] for entry in stats] != list(WINDOWS):
+        raise ValueError(f"not a statistics message: {value[:200]!r}")
+    return Statistics(
+        document["symbol"],
+        timestamp,
+        [entry["avg_price"] for entry in stats],
+        [float("nan") if entry["std_price"] is None else entry["std_price"] for entry in stats],
+    )

@@ -1,0 +1,163 @@
+"""The accept/reject rule and the JSON forms."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_jobs import contract
+from spark_jobs.contract import Rejection, Tick, accept
+
+NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
+GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
+TICK = Tick("BTCUSDT", 9_919_048_000_000, NOW)
+
+
+def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str = '"2025-05-08T04:12:38.3Z"') -> bytes:
+    return f'{{"symbol":{symbol},"price":{price},"timestamp":{timestamp}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        GOOD,
+        message(),
+        message(price='"99190.48"'),
+        message(price="9.919048e4"),
+        message(price="9919048E-2"),
+        message(price="99190.480000000000"),
+        message(timestamp='"2025-05-08T06:12:38.300999999+02:00"'),
+        message(timestamp='"2025-05-07T22:42:38.30-05:30"'),
+        b' {"timestamp":"2025-05-08T04:12:38.300Z", "x":[1,{"symbol":2,"symbol":3}],"price":99190.48,"symbol":"BTCUSDT"}\n',
+        b'{"\\u0073ymbol":"BTC\\u0055SDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300Z","x":1,"x":2}',
+    ],
+)
+def test_accepted(value: bytes) -> None:
+    assert accept(value, NOW) == TICK
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "tombstone"),
+        (b"", "value: not JSON"),
+        (b"\xff\xfe", "value: not UTF-8"),
+        (b"\xef\xbb\xbf" + GOOD, "value: not JSON"),
+        (GOOD + b"x", "value: not JSON"),
+        (GOOD + GOOD, "value: not JSON"),
+        (b"[" + GOOD + b"]", "value: not a JSON object"),
+        (b'"BTCUSDT"', "value: not a JSON object"),
+        (b"17", "value: not a JSON object"),
+        (b"NaN", "value: not JSON"),
+        (GOOD.replace(b'"', b"'"), "value: not JSON"),
+        (GOOD[:-1] + b",}", "value: not JSON"),
+        (GOOD[:-1] + b',"x":NaN}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":"\n"}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "value: nested too deeply"),
+        (GOOD[:-1] + b',"price":1}', "price: occurs more than once"),
+        (GOOD[:-1] + b',"\\u0070rice":1}', "price: occurs more than once"),
+        (b'{"symbol":"BTCUSDT","price":1}', "timestamp: missing"),
+        (b"{}", "symbol: missing"),
+        (message(symbol='""'), "symbol"),
+        (message(symbol='"btcusdt"'), "symbol"),
+        (message(symbol='"BTC USDT"'), "symbol"),
+        (message(symbol='"BTCUSDT\\n"'), "symbol"),
+        (message(symbol='"' + "A" * 33 + '"'), "symbol"),
+        (message(symbol="123"), "symbol"),
+        (message(symbol="null"), "symbol"),
+        (message(symbol='["A"]'), "symbol"),
+        (message(price="0"), "price"),
+        (message(price="-1"), "price"),
+        (message(price="-0.0"), "price"),
+        (message(price="null"), "price"),
+        (message(price="true"), "price"),
+        (message(price='""'), "price"),
+        (message(price='" 1"'), "price"),
+        (message(price='"+1"'), "price"),
+        (message(price='"1_0"'), "price"),
+        (message(price='"NaN"'), "price"),
+        (message(price='"0x10"'), "price"),
+        (message(price='"01"'), "price"),
+        (message(price='"\\u0661"'), "price"),
+        (message(price="[1]"), "price"),
+        (message(price="1e10"), "price"),
+        (message(price="10000000000"), "price"),
+        (message(price="0.000000001"), "price"),
+        (message(price="1.123456789"), "price"),
+        (message(price="1e999999999999"), "price"),
+        (message(price="1e-999999999999"), "price"),
+        (message(price="01"), "value: not JSON"),
+        (message(price=".5"), "value: not JSON"),
+        (message(timestamp="1746677558300"), "timestamp: not a string"),
+        (message(timestamp="null"), "timestamp: not a string"),
+        (message(timestamp='"2025-05-08 04:12:38Z"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12Z"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12:38"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12:38.Z"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12:38.1234567890Z"'), "timestamp"),
+        (message(timestamp='"2025-05-08t04:12:38z"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12:38+0000"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:12:38+24:00"'), "timestamp"),
+        (message(timestamp='"2025-02-29T04:12:38Z"'), "timestamp"),
+        (message(timestamp='"2025-05-08T24:00:00Z"'), "timestamp"),
+        (message(timestamp='"2016-12-31T23:59:60Z"'), "timestamp"),
+        (message(timestamp='"0001-01-01T00:00:00+00:01"'), "timestamp"),
+        (message(timestamp='"2025-05-08T04:13:38.301Z"'), "timestamp: more than 60 s ahead"),
+    ],
+)
+def test_rejected_with_a_reason(value: bytes | None, reason: str) -> None:
+    verdict = accept(value, NOW)
+    assert isinstance(verdict, Rejection)
+    assert verdict.reason.startswith(reason)
+
+
+def test_limits_are_inclusive() -> None:
+    assert accept(message(timestamp='"2025-05-08T04:13:38.300999Z"'), NOW) == TICK._replace(timestamp=NOW + 60_000)
+    assert accept(message(price="9999999999.99999999"), NOW) == TICK._replace(price=10**18 - 1)
+    assert accept(message(price="0.00000001"), NOW) == TICK._replace(price=1)
+    assert accept(message(symbol='"' + "A" * 32 + '"'), NOW) == TICK._replace(symbol="A" * 32)
+    early = accept(message(timestamp='"1969-12-31T23:59:59.9999Z"'), NOW)
+    assert early == TICK._replace(timestamp=-1)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_nothing_raises(value: bytes) -> None:
+    assert isinstance(accept(value, NOW), Tick | Rejection)
+
+
+@given(st.decimals("0.00000001", "9999999999.99999999", places=8))
+def test_both_paths_read_a_price_alike(price: Decimal) -> None:
+    text = f"{price:f}"
+    canonical = accept(message(price=text), NOW)
+    assert canonical == accept(b" " + message(price=text), NOW)
+    assert isinstance(canonical, Tick)
+    assert Decimal(canonical.price) == price * 10**8
+    assert contract.price_text(canonical.price) == text
+
+
+def test_messages_are_strict_json_in_the_stated_order() -> None:
+    times = np.array([NOW, NOW + 100])
+    averages = np.full((6, 2), 99_329.18)
+    deviations = np.array([[np.nan, 12.04]] * 6)
+    counts = np.array([[1, 2]] * 6)
+    first, second = contract.moving_messages("BTCUSDT", times, averages, deviations, counts).split(b"\n")
+    assert first.startswith(
+        b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT",'
+        b'"stats":[{"window":"30s","avg_price":99329.18,"std_price":null,"count":1},'
+    )
+    read = contract.read_statistics(second)
+    assert (read.symbol, read.timestamp) == ("BTCUSDT", NOW + 100)
+    assert read.averages == [99_329.18] * 6
+    assert read.deviations == [12.04] * 6
+    scores = contract.zscore_messages("BTCUSDT", times, deviations).split(b"\n")
+    assert [entry["zscore_price"] for entry in json.loads(scores[0])["z_scores"]] == [None] * 6
+    assert [entry["window"] for entry in json.loads(scores[1])["z_scores"]] == list(contract.WINDOWS)
+    assert contract.passage_messages("BTCUSDT", "higher", times, np.array([8_258, 20_000])).split(b"\n") == [
+        b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT","higher_window":8.258}',
+        b'{"timestamp":"2025-05-08T04:12:38.400Z","symbol":"BTCUSDT","higher_window":20.0}',
+    ]
