@@ -1,0 +1,152 @@
+"""The settings of the orchestration package: environment variables with prefix TICKHOUSE_, read once.
+
+Here: names, defaults, their validation, and the addresses that a running `tickhouse up` has chosen.
+Not here: the settings of the stream jobs and of the producer, which have their own object in their own package.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from orchestration.processes import write_json
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+PREFIX = "TICKHOUSE_"
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A setting has no valid value; the text names the variable and what it may be."""
+
+
+class Endpoints(BaseModel):
+    """What a running stack has chosen, kept in `<home>/endpoints.json` for every command that comes later."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kafka_bootstrap: str
+    mongo_uri: str
+    lakehouse: str
+    checkpoints: str
+    dagster_url: str | None = None
+    source: str
+    source_note: str | None = None
+    binance_url: str | None = None
+    symbols: list[str] = []
+    speed: str = "1"
+    lateness_seconds: float = 10
+
+
+class OrchestrationSettings(BaseSettings):
+    """Everything the stack can be told. Paths are absolute; `lakehouse` and `checkpoints` are URIs or paths."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    home: AbsolutePath = Field(default=Path(".tickhouse"), validate_default=True)
+    tools: AbsolutePath = Field(default=PROJECT_ROOT / ".tools", validate_default=True)
+    jars: AbsolutePath = Path()
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    mongo_uri: str = "mongodb://127.0.0.1:27017/?journal=true"
+    lakehouse: str = ""
+    checkpoints: str = ""
+    port: Port = 3000
+    kafka_port: Port = 9092
+    mongo_port: Port = 27017
+    source: str = "auto"
+    binance_url: str | None = None
+    symbols: Annotated[list[str], NoDecode] = ["BTCUSDT"]
+    speed: str = "1"
+    replay_timestamps: Literal["recorded", "now"] = "recorded"
+    step_ms: Annotated[int, Field(ge=1)] = 100
+    lateness_seconds: Annotated[float, Field(ge=0)] = 10
+    trigger: Literal["continuous", "available_now"] = "continuous"
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _symbols(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("symbols")
+    @classmethod
+    def _symbol_names(cls, value: list[str]) -> list[str]:
+        if not value or not all(re.fullmatch(r"[A-Z0-9._-]{1,32}", symbol) for symbol in value):
+            raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: capital letters, digits, dot, underscore, hyphen")
+        return list(dict.fromkeys(value))
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        if value in ("auto", "binance", "simulator"):
+            return value
+        kind, _, file = value.partition(":")
+        if kind != "replay" or not file:
+            raise ValueError("is one of auto, binance, simulator or replay:FILE")
+        return f"replay:{Path(file).expanduser().absolute()}"
+
+    @field_validator("speed")
+    @classmethod
+    def _speed(cls, value: str) -> str:
+        try:
+            if value == "max" or 0 < float(value) < float("inf"):
+                return value
+        except ValueError:
+            pass  # told below, with the other values that are no speed
+        raise ValueError("is 1, a factor such as 10, or max")
+
+    @model_validator(mode="after")
+    def _below_home(self) -> Self:
+        if "jars" not in self.model_fields_set:
+            self.jars = self.tools / "spark-jars"
+        self.lakehouse = self.lakehouse or str(self.home / "lakehouse")
+        self.checkpoints = self.checkpoints or str(self.home / "checkpoints")
+        return self
+
+    @classmethod
+    def read(cls, **overrides: Any) -> Self:
+        """Settings from the environment; `overrides` that are not None win (command line options).
+
+        Addresses that neither names are taken from `<home>/endpoints.json`, so that `status --home DIR` finds the
+        stack of that home wherever it listens. Raises SettingsError naming the variable that is wrong.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            settings = cls(**given)
+            endpoints = read_endpoints(settings.home)
+            if endpoints is None:
+                return settings
+            chosen = endpoints.model_dump(include={"kafka_bootstrap", "mongo_uri", "lakehouse", "checkpoints"})
+            unsaid = {name: value for name, value in chosen.items() if f"{PREFIX}{name.upper()}" not in os.environ}
+            return cls(**(unsaid | given))
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from error
+
+
+def read_endpoints(home: Path) -> Endpoints | None:
+    """The addresses chosen by the stack of that home; None when it was never started."""
+    path = home / "endpoints.json"
+    try:
+        return Endpoints.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise SettingsError(f"{path} is damaged; remove it and run `tickhouse up` again") from error
+
+
+def write_endpoints(home: Path, endpoints: Endpoints) -> None:
+    """Replace the addresses of that home in one step."""
+    write_json(home / "endpoints.json", endpoints.model_dump())
+
+
+def _sentence(error: ValidationError) -> str:
+    told = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]).upper() if problem["loc"] else "?"
+        told.append(f"{PREFIX}{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(told)
