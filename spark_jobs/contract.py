@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.json as pa_json
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -33,6 +35,12 @@ WINDOWS: dict[str, int] = {
 
 PASSAGE_HORIZON_MS = 20_000
 """How far ahead the next higher and lower price are looked for, in milliseconds."""
+
+TICKS_TOPIC = "btc-price"
+MOVING_TOPIC = "btc-price-moving"
+ZSCORE_TOPIC = "btc-price-zscore"
+HIGHER_TOPIC = "btc-price-higher"
+LOWER_TOPIC = "btc-price-lower"
 
 MAXIMUM_LEAD_MS = 60_000
 """How far a tick's timestamp may be ahead of its Kafka record's own, in milliseconds."""
@@ -259,25 +267,59 @@ def passage_messages(symbol: str, direction: str, timestamps: Integers, waits: I
     ).encode()
 
 
-class Statistics(NamedTuple):
-    """A statistics message read back: averages and deviations for each window, NaN where null."""
+class StatisticsBlock(NamedTuple):
+    """n statistics messages read back; averages and deviations have shape (windows, n), NaN where null."""
 
-    symbol: str
-    timestamp: int
-    averages: list[float]
-    deviations: list[float]
+    symbols: list[str]
+    timestamps: Integers
+    averages: Floats
+    deviations: Floats
 
 
-def read_statistics(value: bytes) -> Statistics:
-    """Read a message of the statistics topic. It is our own output, so anything odd is a fault and raises."""
-    document = json.loads(value)
-    timestamp = parse_timestamp(document["timestamp"])
-    stats = document["stats"]
-    if timestamp is None or [entry["window"] for entry in stats] != list(WINDOWS):
-        raise ValueError(f"not a statistics message: {value[:200]!r}")
-    return Statistics(
-        document["symbol"],
-        timestamp,
-        [entry["avg_price"] for entry in stats],
-        [float("nan") if entry["std_price"] is None else entry["std_price"] for entry in stats],
+_STATISTICS_SCHEMA = pa.schema(
+    [
+        ("timestamp", pa.timestamp("ms", tz="UTC")),
+        ("symbol", pa.string()),
+        (
+            "stats",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("window", pa.string()),
+                        ("avg_price", pa.float64()),
+                        ("std_price", pa.float64()),
+                        ("count", pa.int64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+
+def read_statistics(values: list[bytes]) -> StatisticsBlock:
+    """Read n ≥ 1 messages of the statistics topic, shape as `moving_messages` writes them.
+
+    They are our own output, so anything odd is a fault and raises ValueError.
+    """
+    table = pa_json.read_json(
+        pa.BufferReader(b"\n".join(values)),
+        read_options=pa_json.ReadOptions(use_threads=False, block_size=sum(map(len, values)) + len(values) + 1),
+        parse_options=pa_json.ParseOptions(explicit_schema=_STATISTICS_SCHEMA, unexpected_field_behavior="error"),
+    ).combine_chunks()
+    stats = table["stats"].combine_chunks()
+    entries = stats.flatten()
+    labels = entries.field("window").to_pylist()
+    if table.num_rows != len(values) or labels != list(WINDOWS) * len(values):
+        raise ValueError(f"not statistics messages, the first of them: {values[0][:200]!r}")
+
+    def by_window(name: str) -> Floats:
+        values_by_message: Floats = entries.field(name).to_numpy(zero_copy_only=False).reshape(-1, len(WINDOWS))
+        return values_by_message.T
+
+    return StatisticsBlock(
+        table["symbol"].to_pylist(),
+        table["timestamp"].cast(pa.int64()).to_numpy(),
+        by_window("avg_price"),
+        by_window("std_price"),
     )

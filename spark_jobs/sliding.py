@@ -102,14 +102,20 @@ def _read(index: Index, chunks: Chunks, first: int, last: int) -> _History:
             continue
         if wanted:
             minute = int(record["minute"])
-            loaded[minute] = _decode(chunks.load(minute))
+            loaded[minute] = decode_chunk(chunks.load(minute))
             entries.append(loaded[minute])
         else:
             entries.append(record)
     return _History(loaded, entries)
 
 
-def _decode(chunk: bytes) -> tuple[Integers, Integers]:
+def encode_chunk(timestamps: Integers, prices: Integers) -> bytes:
+    """The bytes of a chunk; both arrays have shape (n,)."""
+    return np.stack((timestamps, prices)).astype("<i8").tobytes()
+
+
+def decode_chunk(chunk: bytes) -> tuple[Integers, Integers]:
+    """The timestamps and prices that `encode_chunk` was given."""
     both = np.frombuffer(chunk, dtype="<i8").reshape(2, -1)
     return both[0], both[1]
 
@@ -127,11 +133,11 @@ def _append(
     for part_times, part_prices in zip(np.split(timestamps, cuts), np.split(prices, cuts), strict=True):
         minute = int(part_times[0] // CHUNK_MS)
         if len(index) and index["minute"][-1] == minute:
-            old_times, old_prices = loaded[minute] if minute in loaded else _decode(chunks.load(minute))
+            old_times, old_prices = loaded[minute] if minute in loaded else decode_chunk(chunks.load(minute))
             part_times = np.concatenate((old_times, part_times))
             part_prices = np.concatenate((old_prices, part_prices))
             index = index[:-1]
-        chunks.store(minute, np.stack((part_times, part_prices)).astype("<i8").tobytes())
+        chunks.store(minute, encode_chunk(part_times, part_prices))
         records.append(_summary(minute, part_prices))
     return np.concatenate((index, np.array(records, dtype=INDEX_TYPE)))
 

@@ -145,15 +145,16 @@ def test_messages_are_strict_json_in_the_stated_order() -> None:
     averages = np.full((6, 2), 99_329.18)
     deviations = np.array([[np.nan, 12.04]] * 6)
     counts = np.array([[1, 2]] * 6)
-    first, second = contract.moving_messages("BTCUSDT", times, averages, deviations, counts).split(b"\n")
+    messages = contract.moving_messages("BTCUSDT", times, averages, deviations, counts).split(b"\n")
+    first = messages[0]
     assert first.startswith(
         b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT",'
         b'"stats":[{"window":"30s","avg_price":99329.18,"std_price":null,"count":1},'
     )
-    read = contract.read_statistics(second)
-    assert (read.symbol, read.timestamp) == ("BTCUSDT", NOW + 100)
-    assert read.averages == [99_329.18] * 6
-    assert read.deviations == [12.04] * 6
+    read = contract.read_statistics(messages)
+    assert (read.symbols, read.timestamps.tolist()) == (["BTCUSDT"] * 2, [NOW, NOW + 100])
+    assert np.array_equal(read.averages, averages)
+    assert np.array_equal(read.deviations, deviations, equal_nan=True)
     scores = contract.zscore_messages("BTCUSDT", times, deviations).split(b"\n")
     assert [entry["zscore_price"] for entry in json.loads(scores[0])["z_scores"]] == [None] * 6
     assert [entry["window"] for entry in json.loads(scores[1])["z_scores"]] == list(contract.WINDOWS)
@@ -161,3 +162,17 @@ def test_messages_are_strict_json_in_the_stated_order() -> None:
         b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT","higher_window":8.258}',
         b'{"timestamp":"2025-05-08T04:12:38.400Z","symbol":"BTCUSDT","higher_window":20.0}',
     ]
+
+
+@given(st.lists(st.floats(1e-8, 1e10) | st.floats(0, 1e-300), min_size=6, max_size=6))
+def test_statistics_are_read_back_to_the_bit(values: list[float]) -> None:
+    column = np.array(values).reshape(6, 1)
+    message = contract.moving_messages("A", np.array([NOW]), column, column, np.ones((6, 1), dtype=np.int64))
+    read = contract.read_statistics([message])
+    assert read.averages.tobytes() == column.tobytes() == read.deviations.tobytes()
+
+
+@pytest.mark.parametrize("damaged", [b"{}", b'{"timestamp":1}', b"x", b'{"symbol":"A","stats":[]}'])
+def test_a_damaged_statistics_message_is_a_fault(damaged: bytes) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        contract.read_statistics([damaged])

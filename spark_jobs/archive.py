@@ -1,0 +1,82 @@
+"""The Delta tables: their schemas, and the queries that copy an output topic to its table.
+
+Belongs here: table definitions and the topic-to-table copy. Does not belong here: how results come to be, or the
+`prices` and `rejects` tables' rows (`prices`).
+
+A table is fed from its topic, never from the computation: as the topic holds each result exactly once, and Delta's
+sink records the micro-batch with the data, the table does too.
+"""
+
+from __future__ import annotations
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
+
+from spark_jobs.contract import STATS_TYPE, Z_SCORES_TYPE
+from spark_jobs.settings import StreamSettings
+
+_KAFKA_COLUMNS = "topic string, partition int, offset bigint, ingested_at timestamp, date date"
+
+TABLE_TYPES: dict[str, str] = {
+    "prices": f"symbol string, price decimal(18,8), timestamp timestamp, {_KAFKA_COLUMNS}",
+    "rejects": f"raw binary, reason string, {_KAFKA_COLUMNS}",
+    "moving_stats": f"symbol string, timestamp timestamp, stats {STATS_TYPE}, date date",
+    "zscores": f"symbol string, timestamp timestamp, z_scores {Z_SCORES_TYPE}, date date",
+    "higher": "symbol string, timestamp timestamp, higher_window double, date date",
+    "lower": "symbol string, timestamp timestamp, lower_window double, date date",
+}
+"""The columns of each table; all are partitioned by `date`."""
+
+_COMMENTS = {
+    "symbol": "trading pair",
+    "price": "observed price in the quote currency",
+    "timestamp": "UTC time of the tick, whole milliseconds",
+    "date": "UTC date of the tick; of arrival for rejects",
+    "topic": "Kafka topic of the message",
+    "partition": "Kafka partition of the message",
+    "offset": "Kafka offset of the message",
+    "ingested_at": "UTC time at which the message was read",
+    "raw": "the message as it came; null for a tombstone",
+    "reason": "why it is not a tick",
+    "stats": "per window: mean, sample standard deviation (null below two ticks) and number of ticks",
+    "z_scores": "per window: (price - mean) / standard deviation, null where there is none",
+    "higher_window": "seconds to the first strictly higher price within 20 s, else 20.0",
+    "lower_window": "seconds to the first strictly lower price within 20 s, else 20.0",
+}
+
+_PROPERTIES = {
+    # A checkpoint of the log costs as much as two commits; readers cope with a hundred small entries.
+    "delta.checkpointInterval": "100",
+    # Readers can ask for the rows of a range of versions, whatever maintenance did to the files.
+    "delta.enableChangeDataFeed": "true",
+}
+
+
+def _fields(table: str) -> list[StructField]:
+    columns = StructType.fromDDL(TABLE_TYPES[table])
+    assert isinstance(columns, StructType)
+    return columns.fields
+
+
+def create_table(spark: SparkSession, table: str, settings: StreamSettings) -> None:
+    """Create a table unless it is there, so that it can be queried before the first result."""
+    builder = DeltaTable.createIfNotExists(spark).location(settings.table_uri(table)).partitionedBy("date")
+    for field in _fields(table):
+        builder = builder.addColumn(field.name, field.dataType, comment=_COMMENTS[field.name])
+    for key, value in _PROPERTIES.items():
+        builder = builder.property(key, value)
+    builder.execute()
+
+
+def archive_rows(messages: DataFrame, table: str) -> DataFrame:
+    """The rows of a table from Kafka records of its topic; a message that is not as it must be is a fault."""
+    fields = [field for field in _fields(table) if field.name != "date"]
+    parsed = F.from_json(
+        F.col("value").cast("string"),
+        StructType(fields),
+        {"mode": "FAILFAST", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSX"},
+    )
+    # One task writes one file: these commits are few, and small files are what readers pay for.
+    return messages.coalesce(1).select(parsed.alias("row")).select("row.*").withColumn("date", F.to_date("timestamp"))

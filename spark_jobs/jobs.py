@@ -1,0 +1,42 @@
+"""The four stream jobs by name: what each reads and writes.
+
+Belongs here: names and topology, importable without Spark. Does not belong here: how a job works (its own module).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+
+
+class JobSpec(NamedTuple):
+    """One stream job. Its compute query is named after the job, its archive queries after their tables."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Topics read."""
+    outputs: tuple[str, ...]
+    """Topics published to, exactly once."""
+    tables: tuple[str, ...]
+    """Delta tables written. Where there are output topics: one table for each, in the same order."""
+
+    @property
+    def archives(self) -> dict[str, str]:
+        """Table to the topic that it is a copy of."""
+        return dict(zip(self.tables, self.outputs, strict=True)) if self.outputs else {}
+
+
+JOBS: dict[str, JobSpec] = {
+    spec.name: spec
+    for spec in (
+        JobSpec("prices", (TICKS_TOPIC,), (), ("prices", "rejects")),
+        JobSpec("moving", (TICKS_TOPIC,), (MOVING_TOPIC,), ("moving_stats",)),
+        JobSpec("zscore", (TICKS_TOPIC, MOVING_TOPIC), (ZSCORE_TOPIC,), ("zscores",)),
+        JobSpec("trend", (TICKS_TOPIC,), (HIGHER_TOPIC, LOWER_TOPIC), ("higher", "lower")),
+    )
+}
+TOPICS = (TICKS_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC, HIGHER_TOPIC, LOWER_TOPIC)
+COUNTS = ("input_rows", "output_rows", "late", "duplicates", "rejects")
+"""What every job counts, cumulatively since its checkpoint began: messages read, results published, ticks left out."""
+TABLES = tuple(table for spec in JOBS.values() for table in spec.tables)

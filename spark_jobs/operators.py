@@ -1,0 +1,129 @@
+"""What the stateful operators of the jobs share: Spark's state, admission of ticks, and the shape of the rows.
+
+Belongs here: where state is kept, and how packed rows become calls and results become rows. Does not belong here:
+what a job computes (its own module), the late rule (`ordering`), publishing (`sinks`).
+
+Every operator works per symbol. A result row holds the messages for each of the job's output topics, separated by
+newlines, what was counted on the way, and the largest timestamp of the symbol's ticks in milliseconds.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from pyspark.sql import Row
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
+
+from spark_jobs import ordering
+from spark_jobs.packing import REJECTED, STATISTICS, TICKS, PackedStatistics, unpack_statistics, unpack_ticks
+
+RESULT_TYPE = (
+    "symbol string, messages array<binary>, input_rows bigint, output_rows bigint, "
+    "late bigint, duplicates bigint, rejects bigint, event_time bigint"
+)
+
+
+_ROW = Row(*(column.split()[0] for column in RESULT_TYPE.split(", ")))
+
+
+class Results(NamedTuple):
+    """Messages for each output topic, newline-separated, and their number."""
+
+    messages: list[bytes]
+    total: int
+
+
+NO_RESULTS = Results([], 0)
+
+
+class BytesState:
+    """A named blob of bytes per symbol."""
+
+    def __init__(self, handle: StatefulProcessorHandle, name: str) -> None:
+        self._value = handle.getValueState(name, "content binary")
+
+    def get(self) -> bytes | None:
+        value = self._value.get()
+        return None if value is None else bytes(value[0])
+
+    def put(self, content: bytes) -> None:
+        self._value.update((content,))
+
+
+class ChunkState:
+    """One-minute chunks per symbol: `sliding.Chunks` on Spark's state."""
+
+    def __init__(self, handle: StatefulProcessorHandle, name: str) -> None:
+        self._map = handle.getMapState(name, "minute bigint", "chunk binary")
+
+    def load(self, minute: int) -> bytes:
+        value = self._map.getValue((minute,))
+        if value is None:
+            raise LookupError(f"the state holds no chunk of minute {minute}, though its index names it")
+        return bytes(value[0])
+
+    def store(self, minute: int, chunk: bytes) -> None:
+        self._map.updateValue((minute,), (chunk,))
+
+    def remove(self, minute: int) -> None:
+        self._map.removeKey((minute,))
+
+
+class SymbolProcessor(StatefulProcessor):
+    """What all operators share: admission of ticks, counting, and the shape of the rows."""
+
+    def __init__(self, lateness_ms: int) -> None:
+        self._lateness_ms = lateness_ms
+
+    def init(self, handle: StatefulProcessorHandle) -> None:
+        """Called by Spark once for each task."""
+        self._buffer = BytesState(handle, "buffer")
+
+    def close(self) -> None:
+        """Called by Spark when the task ends; there is nothing to let go of."""
+
+    def handleInputRows(self, key: Any, rows: Iterator[Row], timerValues: Any) -> Iterator[Row]:
+        """Called by Spark with all packed rows of one symbol in a micro-batch."""
+        payloads: dict[int, list[bytes]] = {TICKS: [], STATISTICS: [], REJECTED: []}
+        messages = dict.fromkeys(payloads, 0)
+        for row in rows:
+            payloads[row.kind].append(row.payload)
+            messages[row.kind] += row.messages
+        (symbol,) = key
+        received = sum(messages.values())
+        if messages[REJECTED]:
+            yield _ROW(symbol, [], received, 0, 0, 0, messages[REJECTED], None)
+            return
+        late = duplicates = 0
+        released = None
+        if payloads[TICKS]:
+            ticks = unpack_ticks(payloads[TICKS])
+            state = self._buffer.get()
+            buffer = ordering.EMPTY_BUFFER if state is None else ordering.Buffer.from_bytes(state)
+            released = ordering.release(buffer, ticks.timestamps, ticks.prices, self._lateness_ms)
+            self._buffer.put(released.buffer.to_bytes())
+            late, duplicates = released.late, released.duplicates
+            offered = ticks.timestamps[released.fresh], ticks.prices[released.fresh]
+        else:
+            offered = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        statistics = unpack_statistics(payloads[STATISTICS]) if payloads[STATISTICS] else None
+        results = self.results(symbol, released, offered, statistics)
+        latest = None if released is None else released.buffer.largest
+        yield _ROW(symbol, results.messages, received, results.total, late, duplicates, 0, latest)
+
+    @abstractmethod
+    def results(
+        self,
+        symbol: str,
+        released: ordering.Release | None,
+        offered: tuple[Any, Any],
+        statistics: PackedStatistics | None,
+    ) -> Results:
+        """The results that a micro-batch makes final.
+
+        `released` is what its ticks brought about, None if it had none; `offered` the timestamps and prices of those
+        that count, final or not; `statistics` what came from the statistics topic.
+        """

@@ -1,0 +1,136 @@
+"""Kafka records to packed ticks: many messages of one symbol become one row before they reach a stateful operator.
+
+Belongs here: applying the accept rule to Arrow batches and the packed form. Does not belong here: the rule itself
+(`contract`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from spark_jobs.contract import (
+    MOVING_TOPIC,
+    TICKS_TOPIC,
+    WINDOWS,
+    Floats,
+    Integers,
+    Rejection,
+    Tick,
+    accept,
+    read_statistics,
+)
+
+TICKS, STATISTICS, REJECTED = 0, 1, 2
+"""The kinds of packed rows. A `REJECTED` row carries only a count, under the symbol "" that no tick can have."""
+
+PACKED_TYPE = "symbol string, kind int, messages bigint, payload binary"
+_PACKED_SCHEMA = pa.schema(
+    [("symbol", pa.string()), ("kind", pa.int32()), ("messages", pa.int64()), ("payload", pa.binary())]
+)
+
+
+class PackedTicks(NamedTuple):
+    """n ticks of one symbol; every array has shape (n,)."""
+
+    offsets: Integers
+    partitions: Integers
+    timestamps: Integers
+    """Milliseconds since the epoch."""
+    prices: Integers
+    """In 1e-8 units."""
+
+
+class PackedStatistics(NamedTuple):
+    """n statistics messages of one symbol."""
+
+    offsets: Integers
+    timestamps: Integers
+    averages: Floats
+    """Shape (windows, n)."""
+    deviations: Floats
+    """Shape (windows, n), NaN where null."""
+
+
+def record_milliseconds(batch: pa.RecordBatch) -> list[int]:
+    """The Kafka timestamps of a batch in milliseconds since the epoch, one for each row."""
+    microseconds = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    milliseconds: list[int] = (microseconds.to_numpy(zero_copy_only=False) // 1_000).tolist()
+    return milliseconds
+
+
+def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """For `mapInArrow`: Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`."""
+    for batch in batches:
+        topics = batch.column("topic")
+        rows: list[tuple[str, int, int, bytes | None]] = []
+        for topic in topics.unique().to_pylist():
+            part = batch.filter(pa.compute.equal(topics, topic))
+            if topic == TICKS_TOPIC:
+                rows += _pack_ticks(part)
+            elif topic == MOVING_TOPIC:
+                rows += _pack_statistics(part)
+            else:
+                raise ValueError(f"no packed form for messages of topic {topic}")
+        columns: list[Any] = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_PACKED_SCHEMA)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(column, field.type) for column, field in zip(columns, _PACKED_SCHEMA, strict=True)],
+            schema=_PACKED_SCHEMA,
+        )
+
+
+def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
+    by_symbol: dict[str, list[tuple[int, int, int, int]]] = {}
+    rejected = 0
+    for value, record_time, partition, offset in zip(
+        batch.column("value").to_pylist(),
+        record_milliseconds(batch),
+        batch.column("partition").to_pylist(),
+        batch.column("offset").to_pylist(),
+        strict=True,
+    ):
+        verdict = accept(value, record_time)
+        if isinstance(verdict, Tick):
+            by_symbol.setdefault(verdict.symbol, []).append((offset, partition, verdict.timestamp, verdict.price))
+        else:
+            assert isinstance(verdict, Rejection)
+            rejected += 1
+    for symbol, ticks in by_symbol.items():
+        yield symbol, TICKS, len(ticks), np.array(ticks, dtype="<i8").T.tobytes()
+    if rejected:
+        yield "", REJECTED, rejected, None
+
+
+def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
+    block = read_statistics(batch.column("value").to_pylist())
+    offsets = batch.column("offset").to_numpy(zero_copy_only=False)
+    symbols = np.array(block.symbols)
+    for symbol in np.unique(symbols).tolist():
+        mine = symbols == symbol
+        integers = np.stack((offsets[mine], block.timestamps[mine])).astype("<i8").view("<f8")
+        payload = np.concatenate((integers, block.averages[:, mine], block.deviations[:, mine]))
+        yield symbol, STATISTICS, int(mine.sum()), payload.astype("<f8").tobytes()
+
+
+def unpack_ticks(payloads: list[bytes]) -> PackedTicks:
+    """All ticks of packed rows, in offset order whatever the order of the rows."""
+    ticks = np.concatenate([np.frombuffer(payload, dtype="<i8").reshape(4, -1) for payload in payloads], axis=1)
+    # One symbol keeps to one partition unless its messages were given different keys; then this order is a choice.
+    order = np.lexsort((ticks[1], ticks[0]))
+    return PackedTicks(*ticks[:, order])
+
+
+def unpack_statistics(payloads: list[bytes]) -> PackedStatistics:
+    """All statistics of packed rows, in offset order whatever the order of the rows."""
+    rows = 2 + 2 * len(WINDOWS)
+    values = np.concatenate([np.frombuffer(payload, dtype="<f8").reshape(rows, -1) for payload in payloads], axis=1)
+    offsets = np.ascontiguousarray(values[0]).view("<i8")
+    order = np.argsort(offsets)
+    values = np.ascontiguousarray(values[:, order])
+    windows = len(WINDOWS)
+    return PackedStatistics(
+        values[0].view("<i8"), values[1].view("<i8"), values[2 : 2 + windows], values[2 + windows :]
+    )

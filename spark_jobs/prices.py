@@ -1,0 +1,119 @@
+"""The `prices` job: every message on the price topic to one of two Delta tables, `prices` or `rejects`.
+
+Belongs here: how messages become rows, and writing both tables exactly once. Does not belong here: the accept rule
+(`contract`) or the tables' definitions (`archive`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_jobs.contract import Tick, accept
+from spark_jobs.packing import record_milliseconds
+from spark_jobs.settings import StreamSettings
+from spark_jobs.sinks import Published
+
+_ROW_TYPE = (
+    "symbol string, price decimal(18,8), timestamp timestamp, raw binary, reason string,"
+    " topic string, partition int, offset bigint, ingested_at timestamp"
+)
+_MICROSECONDS = pa.timestamp("us", tz="UTC")
+_ROW_SCHEMA = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("price", pa.decimal128(18, 8)),
+        ("timestamp", _MICROSECONDS),
+        ("raw", pa.binary()),
+        ("reason", pa.string()),
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("ingested_at", _MICROSECONDS),
+    ]
+)
+
+
+def classify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """For `mapInArrow`: Kafka records to rows that either have a price or a reason why not."""
+    for batch in batches:
+        values = batch.column("value").to_pylist()
+        symbols: list[str | None] = []
+        prices: list[int] = []
+        timestamps: list[int | None] = []
+        reasons: list[str | None] = []
+        for value, record_time in zip(values, record_milliseconds(batch), strict=True):
+            verdict = accept(value, record_time)
+            if isinstance(verdict, Tick):
+                symbols.append(verdict.symbol)
+                prices.append(verdict.price)
+                timestamps.append(verdict.timestamp * 1_000)
+                reasons.append(None)
+            else:
+                symbols.append(None)
+                prices.append(0)
+                timestamps.append(None)
+                reasons.append(verdict.reason)
+        reason = pa.array(reasons, pa.string())
+        rejected = pc.is_valid(reason)
+        now = datetime.datetime.now(datetime.UTC)
+        columns = [
+            pa.array(symbols, pa.string()),
+            pc.if_else(rejected, pa.scalar(None, pa.decimal128(18, 8)), _decimals(prices)),
+            pa.array(timestamps, pa.int64()).cast(_MICROSECONDS),
+            pc.if_else(rejected, batch.column("value").cast(pa.binary()), pa.scalar(None, pa.binary())),
+            reason,
+            batch.column("topic").cast(pa.string()),
+            batch.column("partition"),
+            batch.column("offset"),
+            pa.array([now] * len(values), _MICROSECONDS),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=_ROW_SCHEMA)
+
+
+def _decimals(prices: list[int]) -> pa.Array:
+    """Prices in 1e-8 units as decimal(18,8), which Arrow keeps as 128-bit integers in those very units."""
+    words = np.zeros((len(prices), 2), dtype="<i8")
+    words[:, 0] = prices
+    return pa.Array.from_buffers(pa.decimal128(18, 8), len(prices), [None, pa.py_buffer(words.tobytes())])
+
+
+def write_batch(messages: DataFrame, query_id: str, batch: int, settings: StreamSettings) -> Published:
+    """Append a micro-batch of Kafka records to the two tables; what an earlier attempt appended is skipped by Delta.
+
+    What was counted is read from the tables, so a repeated micro-batch changes nothing.
+    """
+    rows = messages.coalesce(1).mapInArrow(classify, _ROW_TYPE).persist()
+    try:
+        is_reject = F.col("reason").isNotNull()
+        total, rejects, event_time = rows.agg(
+            F.count("*"), F.count_if(is_reject), F.max(F.unix_millis("timestamp"))
+        ).collect()[0]
+        kafka = ("topic", "partition", "offset", "ingested_at")
+        ticks = rows.where(~is_reject).select("symbol", "price", "timestamp", *kafka)
+        refused = rows.where(is_reject).select("raw", "reason", *kafka)
+        if total > rejects:
+            _append(ticks.withColumn("date", F.to_date("timestamp")), "prices", query_id, batch, settings)
+        if rejects:
+            _append(refused.withColumn("date", F.to_date("ingested_at")), "rejects", query_id, batch, settings)
+    finally:
+        rows.unpersist()
+    kept, refused_ever = (_count(messages.sparkSession, table, settings) for table in ("prices", "rejects"))
+    counts = {"input_rows": kept + refused_ever, "output_rows": kept, "late": 0, "duplicates": 0}
+    return Published({**counts, "rejects": refused_ever}, event_time)
+
+
+def _append(rows: DataFrame, table: str, query_id: str, batch: int, settings: StreamSettings) -> None:
+    writer = rows.write.format("delta").mode("append").partitionBy("date")
+    writer.option("txnAppId", query_id).option("txnVersion", batch).save(settings.table_uri(table))
+
+
+def _count(spark: SparkSession, table: str, settings: StreamSettings) -> int:
+    """Delta answers this from its log, without reading data."""
+    return spark.read.format("delta").load(settings.table_uri(table)).count()

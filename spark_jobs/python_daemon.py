@@ -1,0 +1,30 @@
+"""The process that Spark forks its Python workers from, started by Spark as `python -m spark_jobs.python_daemon`.
+
+Belongs here: what makes a worker start and run its tasks cheaply. Does not belong here: anything a task computes.
+
+Before each task a worker calls `importlib.invalidate_caches`, for which every zip archive on the path reads its
+directory anew. The only archive on the path is Spark's own, which never changes: that is skipped, while folders are
+still looked at, so that files added at run time are found. What every task needs is imported once, before the fork.
+"""
+
+from __future__ import annotations
+
+import zipimport
+
+import confluent_kafka  # noqa: F401
+import numpy  # noqa: F401  # ICN001
+import pandas  # noqa: F401
+import pyarrow.json  # noqa: F401
+from pyspark.daemon import manager
+
+import spark_jobs.operators
+import spark_jobs.sinks  # noqa: F401
+
+
+def _keep(importer: zipimport.zipimporter) -> None:
+    """Leave an archive's directory as it was read."""
+
+
+if __name__ == "__main__":
+    zipimport.zipimporter.invalidate_caches = _keep  # type: ignore
+    manager()  # type: ignore[no-untyped-call]

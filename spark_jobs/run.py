@@ -1,0 +1,224 @@
+"""Running a stream job: its queries from start to end, with heartbeat and clean stop.
+
+Belongs here: reading Kafka, starting and watching queries. Does not belong here: what a job computes (its own module),
+launching it as a process or judging its health (others' part).
+
+Every job has a compute query, named after the job. A job that publishes to topics has, for each, an archive query
+that copies the topic to a Delta table with longer micro-batches, because a Delta commit costs more than all else.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from spark_jobs import prices
+from spark_jobs.archive import archive_rows, create_table
+from spark_jobs.checkpoints import Checkpoint, CheckpointMismatch
+from spark_jobs.heartbeat import Heartbeat, ProgressListener
+from spark_jobs.jobs import JOBS, JobSpec
+from spark_jobs.moving import MovingProcessor
+from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
+from spark_jobs.packing import PACKED_TYPE, pack
+from spark_jobs.session import MissingPart, build_session
+from spark_jobs.settings import StreamSettings
+from spark_jobs.sinks import KafkaTarget, Published, publish_batch
+from spark_jobs.trend import TrendProcessor
+from spark_jobs.zscore import ZScoreProcessor
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+"""Of what is kept in checkpoints; raise it whenever a change gives old state another meaning."""
+_PROCESSORS: dict[str, type[SymbolProcessor]] = {
+    "moving": MovingProcessor,
+    "zscore": ZScoreProcessor,
+    "trend": TrendProcessor,
+}
+_BEAT_SECONDS = 1.0
+_BATCH_GRACE_SECONDS = 10.0
+
+
+class QueryFailed(Exception):
+    """A query of the job ended with an error; the message is Spark's."""
+
+
+def run(name: str, settings: StreamSettings) -> int:
+    """Run the job `name` until SIGTERM or SIGINT, or until what is there is done; returns the exit code."""
+    stopping = threading.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: stopping.set())
+    heartbeat = Heartbeat(settings.home / "run" / f"{name}.heartbeat.json", name, settings.trigger)
+    heartbeat.beat()
+    spark = None
+    try:
+        spark = build_session(name, settings)
+        _Job(JOBS[name], settings, spark, heartbeat, stopping).run()
+    except (MissingPart, CheckpointMismatch, QueryFailed) as error:
+        _log.error("%s", error)
+        return _failed(heartbeat, str(error))
+    except Exception as error:
+        # The last stop of everything unforeseen: it goes to the log whole, and to whoever watches.
+        _log.exception("the job failed")
+        return _failed(heartbeat, f"{type(error).__name__}: {error}")
+    finally:
+        if spark is not None:
+            spark.stop()
+    heartbeat.update(state="stopped")
+    heartbeat.beat()
+    return 0
+
+
+def _failed(heartbeat: Heartbeat, reason: str) -> int:
+    heartbeat.update(state="failed", error=reason[:2_000])
+    heartbeat.beat()
+    return 1
+
+
+class _Job:
+    def __init__(
+        self,
+        spec: JobSpec,
+        settings: StreamSettings,
+        spark: SparkSession,
+        heartbeat: Heartbeat,
+        stopping: threading.Event,
+    ) -> None:
+        self._spec = spec
+        self._settings = settings
+        self._spark = spark
+        self._heartbeat = heartbeat
+        self._stopping = stopping
+
+    def run(self) -> None:
+        for table in self._spec.tables:
+            create_table(self._spark, table, self._settings)
+        listener = ProgressListener(self._heartbeat, self._spec.name)
+        self._spark.streams.addListener(listener)
+        try:
+            if self._settings.trigger == "available_now":
+                self._run_available()
+            else:
+                self._run_continuously()
+        finally:
+            self._spark.streams.removeListener(listener)
+
+    def _run_available(self) -> None:
+        self._heartbeat.update(state="running")
+        # One after the other: what the compute query publishes is then there for the archive queries.
+        for start in self._starts():
+            query = start()
+            while query.isActive and not self._stopping.wait(_BEAT_SECONDS):
+                self._heartbeat.beat()
+            self._finish([query])
+            if self._stopping.is_set():
+                return
+
+    def _run_continuously(self) -> None:
+        queries = [start() for start in self._starts()]
+        self._heartbeat.update(state="running")
+        while all(query.isActive for query in queries) and not self._stopping.wait(_BEAT_SECONDS):
+            self._heartbeat.beat()
+        self._heartbeat.update(state="stopping")
+        self._heartbeat.beat()
+        self._finish(queries)
+
+    def _finish(self, queries: list[StreamingQuery]) -> None:
+        """Stop queries, letting a micro-batch end if it ends soon. Raises QueryFailed for the first that had failed."""
+        grace = int(_BATCH_GRACE_SECONDS / 0.1)
+        for query in queries:
+            while query.isActive and query.status["isTriggerActive"] and grace > 0:
+                grace -= 1
+                threading.Event().wait(0.1)
+            query.stop()
+        for query in queries:
+            failure = query.exception()
+            if failure is not None:
+                raise QueryFailed(f"query {query.name}: {failure}")
+
+    def _starts(self) -> Iterator[Callable[[], StreamingQuery]]:
+        yield self._start_compute
+        for table, topic in self._spec.archives.items():
+            yield partial(self._start_archive, table, topic)
+
+    def _start_compute(self) -> StreamingQuery:
+        messages = self._read(self._spec.inputs)
+        if self._spec.outputs:
+            source = _results(messages, _PROCESSORS[self._spec.name](self._settings.lateness_ms))
+            identity: dict[str, Any] = {
+                "lateness_ms": self._settings.lateness_ms,
+                "state_partitions": self._settings.state_partitions,
+            }
+            interval = self._settings.trigger_interval_seconds
+        else:
+            source = messages
+            identity = {table: self._table_id(table) for table in self._spec.tables}
+            interval = self._settings.archive_interval_seconds
+        writer = source.writeStream.foreachBatch(self._write_batch)
+        return self._start(self._spec.name, writer, interval, identity)
+
+    def _start_archive(self, table: str, topic: str) -> StreamingQuery:
+        rows = archive_rows(self._read((topic,)), table)
+        writer = rows.writeStream.format("delta").outputMode("append").partitionBy("date")
+        writer = writer.option("path", self._settings.table_uri(table))
+        identity = {table: self._table_id(table)}
+        return self._start(table, writer, self._settings.archive_interval_seconds, identity)
+
+    def _start(
+        self, name: str, writer: DataStreamWriter, interval_seconds: float, identity: dict[str, Any]
+    ) -> StreamingQuery:
+        uri = self._settings.checkpoint_uri(name)
+        checkpoint = Checkpoint(self._spark, uri)
+        checkpoint.claim({"query": name, "version": _VERSION, **identity})
+        committed = checkpoint.committed()
+        if committed is not None:
+            self._heartbeat.progress(name, *committed)
+        writer = writer.queryName(name).option("checkpointLocation", uri)
+        if self._settings.trigger == "available_now":
+            writer = writer.trigger(availableNow=True)
+        else:
+            writer = writer.trigger(processingTime=f"{round(interval_seconds * 1_000)} milliseconds")
+        return writer.start()
+
+    def _read(self, topics: tuple[str, ...]) -> DataFrame:
+        reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
+        return (
+            reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
+            .option("kafka.isolation.level", "read_committed")
+            .option("startingOffsets", "earliest")
+            .option("failOnDataLoss", "true")
+            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_trigger)
+            .load()
+            .select("topic", "partition", "offset", "timestamp", "value")
+        )
+
+    def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
+        query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+        assert query_id is not None
+        if self._spec.outputs:
+            target = KafkaTarget(self._spec.outputs, {"bootstrap.servers": self._settings.kafka_bootstrap})
+            published = publish_batch(batch_rows, query_id, batch, target)
+        else:
+            published = prices.write_batch(batch_rows, query_id, batch, self._settings)
+        self._note(published)
+
+    def _note(self, published: Published) -> None:
+        self._heartbeat.results(published.counts, published.event_time)
+
+    def _table_id(self, table: str) -> str:
+        detail = DeltaTable.forPath(self._spark, self._settings.table_uri(table)).detail()
+        return str(detail.select("id").collect()[0][0])
+
+
+def _results(messages: DataFrame, processor: SymbolProcessor) -> DataFrame:
+    """Kafka records to result rows (`operators.RESULT_TYPE`), one state per symbol."""
+    packed = messages.mapInArrow(pack, PACKED_TYPE)
+    return packed.groupBy("symbol").transformWithState(processor, RESULT_TYPE, "Append", "None")

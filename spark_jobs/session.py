@@ -1,0 +1,84 @@
+"""The Spark session of a stream job and its settings.
+
+Belongs here: every Spark, Hadoop and Delta setting, with its reason. Does not belong here: what a job does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from spark_jobs.settings import StreamSettings
+
+_LOGGING = Path(__file__).with_name("log4j2.properties")
+
+
+class MissingPart(Exception):
+    """Something that a job needs is not there; the message says what to do."""
+
+
+def build_session(name: str, settings: StreamSettings) -> SparkSession:
+    """Start Spark for the job `name`. Raises MissingPart when the JARs are not there."""
+    jars = sorted(settings.jars.absolute().glob("*.jar"))
+    if not jars:
+        raise MissingPart(
+            f"no JARs in {settings.jars}: fetch them with `make setup`, or name their folder in TICKHOUSE_JARS"
+        )
+    # Workers must run this environment's interpreter, not the system's.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # The session's Java processes need not be told of the caller's Spark installation, if there is one.
+    os.environ.pop("SPARK_HOME", None)
+    builder = SparkSession.builder.appName(f"tickhouse-{name}").master(settings.spark_master)
+    for key, value in _options(settings, jars).items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
+    local = settings.spark_master.startswith("local")
+    class_path = os.pathsep.join(map(str, jars))
+    options = {
+        "spark.driver.extraClassPath": class_path,
+        "spark.driver.memory": settings.driver_memory,
+        # Few cores are shared by several JVMs with small heaps: the serial collector costs least.
+        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # All timestamps are UTC, stored as microseconds that every reader understands.
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+        "spark.sql.shuffle.partitions": str(settings.state_partitions),
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.streaming.stateStore.providerClass": (
+            "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+        ),
+        # A micro-batch then uploads what it changed, not whole files.
+        "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+        "spark.sql.streaming.stateStore.rocksdb.boundedMemoryUsage": "true",
+        "spark.sql.streaming.stateStore.rocksdb.maxMemoryUsageMB": "128",
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+        "spark.sql.streaming.stopTimeout": "30s",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
+        "spark.python.daemon.module": "spark_jobs.python_daemon",
+        # Delta's log is small: fifty tasks to read it cost seconds.
+        "spark.databricks.delta.snapshotPartitions": "1",
+    }
+    if local:
+        options |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            # Hadoop's own local file system starts a process for each small file to set its permissions.
+            "spark.hadoop.fs.file.impl": "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem",
+            "spark.sql.streaming.checkpointFileManagerClass": (
+                "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+            ),
+        }
+    else:
+        options["spark.jars"] = ",".join(map(str, jars))
+    return options

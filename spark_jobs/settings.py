@@ -1,0 +1,64 @@
+"""Settings of the stream jobs, read once from `TICKHOUSE_…` environment variables.
+
+Belongs here: names, defaults and validation. Does not belong here: Spark's own settings (`session`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StreamSettings(BaseSettings):
+    """What a stream job needs to know. Raises pydantic's ValidationError naming what is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True)
+
+    home: Path = Path(".tickhouse")
+    """Folder for heartbeats, and for tables and checkpoints unless these are given as URIs."""
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    lakehouse: str = ""
+    """URI of the folder of the Delta tables: any that Spark can write; empty = under the home."""
+    checkpoints: str = ""
+    """URI of the folder of the checkpoints; empty = under the home."""
+    lateness_seconds: float = Field(10.0, ge=0, le=3_600)
+    """How far behind a symbol's largest timestamp a tick may be."""
+    trigger: Literal["continuous", "available_now"] = "continuous"
+    trigger_interval_seconds: float = Field(1.0, ge=0)
+    """Least time from the start of one micro-batch to the next."""
+    archive_interval_seconds: float = Field(15.0, ge=0)
+    """The same for what is written to Delta, where a commit is dear."""
+    max_offsets_per_trigger: int = Field(100_000, ge=1_000)
+    """Largest micro-batch, in messages."""
+    state_partitions: int = Field(2, ge=1, le=1_000)
+    """Partitions of the state; fixed for the life of a checkpoint."""
+    spark_master: str = "local[2]"
+    driver_memory: str = "1g"
+    jars: Path = Path(".tools/spark-jars")
+    """Folder with the JARs of Delta and of the Kafka connector."""
+
+    @property
+    def lateness_ms(self) -> int:
+        """The lateness in milliseconds."""
+        return round(self.lateness_seconds * 1_000)
+
+    @property
+    def lakehouse_uri(self) -> str:
+        """Where the tables are."""
+        return self.lakehouse or str(self.home.absolute() / "lakehouse")
+
+    @property
+    def checkpoints_uri(self) -> str:
+        """Where the checkpoints are."""
+        return self.checkpoints or str(self.home.absolute() / "checkpoints")
+
+    def table_uri(self, table: str) -> str:
+        """Where one table is."""
+        return f"{self.lakehouse_uri.rstrip('/')}/{table}"
+
+    def checkpoint_uri(self, query: str) -> str:
+        """Where one query keeps its checkpoint."""
+        return f"{self.checkpoints_uri.rstrip('/')}/{query}"

@@ -1,0 +1,174 @@
+"""Exactly-once publishing to Kafka from a micro-batch.
+
+Belongs here: transactions, the marker that makes a repeated micro-batch harmless, and what is counted with it. Does
+not belong here: what the messages are (`contract`, `operators`) or copies in Delta (`archive`).
+
+Each partition of a micro-batch is one Kafka transaction: its messages, and as the committed offset of a consumer group
+of its own the number of the next micro-batch. A repeated micro-batch finds its number passed and publishes nothing.
+The group and the transactional id carry the query's id, which lives and dies with the checkpoint, so a new checkpoint
+never takes an old one's marker for its own. The cumulative counts travel as the marker's metadata: they are exactly as
+often counted as the messages are published.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
+
+from spark_jobs.jobs import COUNTS
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_SECONDS = 60.0
+_ATTEMPTS = 4
+_NO_MARKER = -1
+
+_REPORT_TYPE = ", ".join(f"{name} bigint" for name in (*COUNTS, "event_time"))
+_REPORT_SCHEMA = pa.schema([(name, pa.int64()) for name in (*COUNTS, "event_time")])
+
+
+class Published(NamedTuple):
+    """What a micro-batch came to."""
+
+    counts: dict[str, int]
+    """`COUNTS`, cumulative since the checkpoint began."""
+    event_time: int | None
+    """The largest timestamp of its ticks in milliseconds; None without ticks."""
+
+
+class KafkaTarget(NamedTuple):
+    """Where to publish: `topics` in the order of the messages in a result row."""
+
+    topics: tuple[str, ...]
+    client: dict[str, str]
+    """librdkafka settings for reaching the brokers."""
+
+
+def publish_batch(results: DataFrame, query_id: str, batch: int, target: KafkaTarget) -> Published:
+    """Publish the results (rows of `operators.RESULT_TYPE`) of a micro-batch, unless it has been published before.
+
+    The partitions must be the same whenever the micro-batch is repeated. Raises what Spark raises when a
+    task fails: then nothing is lost, the micro-batch can be repeated.
+    """
+    publisher = _Publisher(query_id, batch, target)
+    rows = results.mapInArrow(publisher.publish, _REPORT_TYPE).collect()
+    return Published(
+        {name: sum(row[name] for row in rows) for name in COUNTS},
+        max((row["event_time"] for row in rows if row["event_time"] is not None), default=None),
+    )
+
+
+class _Publisher:
+    """The task side: plain data that Spark sends to its workers."""
+
+    def __init__(self, query_id: str, batch: int, target: KafkaTarget) -> None:
+        self._query_id = query_id
+        self._batch = batch
+        self._target = target
+
+    def publish(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        assert context is not None
+        # All rows are read before the first attempt: a repeated attempt must see every one of them.
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        identity = f"tickhouse-{self._query_id}-{context.partitionId()}"
+        channel = _Channel.of(identity, self._target)
+        counts = channel.publish(self._batch, rows)
+        event_time = max((row["event_time"] for row in rows if row["event_time"] is not None), default=None)
+        yield pa.RecordBatch.from_pylist([{**counts, "event_time": event_time}], schema=_REPORT_SCHEMA)
+
+
+class _Channel:
+    """A transactional producer for one partition of one query, kept from micro-batch to micro-batch."""
+
+    _open: dict[str, _Channel] = {}  # noqa: RUF012 -- per worker process
+
+    @classmethod
+    def of(cls, identity: str, target: KafkaTarget) -> _Channel:
+        if identity not in cls._open:
+            cls._open[identity] = cls(identity, target)
+        return cls._open[identity]
+
+    def __init__(self, identity: str, target: KafkaTarget) -> None:
+        self._identity = identity
+        self._target = target
+        self._marker = TopicPartition(target.topics[0], 0)
+        self._group = Consumer(
+            {
+                **target.client,
+                "group.id": identity,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": "false",
+            }
+        )
+        self._producer: Producer | None = None
+        self._next_batch = _NO_MARKER
+        self._counts = dict.fromkeys(COUNTS, 0)
+
+    def publish(self, batch: int, rows: list[dict[str, Any]]) -> dict[str, int]:
+        """Publish rows once; returns the cumulative counts after them."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                if self._producer is None:
+                    self._begin_session()
+                if rows and self._next_batch <= batch:
+                    self._transact(batch, rows)
+                return self._counts
+            except KafkaException as error:
+                # Whatever it was (a fenced session, a broker that went away), a new session starts by asking what
+                # was committed, so trying again can neither repeat nor lose anything.
+                self._producer = None
+                if attempt == _ATTEMPTS:
+                    raise
+                _log.warning("publishing micro-batch %d of %s, trying again: %s", batch, self._identity, error)
+        raise AssertionError("unreachable")
+
+    def _begin_session(self) -> None:
+        """Fence all earlier sessions of this identity, then read the marker: in this order nothing can change it."""
+        producer = Producer(
+            {
+                **self._target.client,
+                "transactional.id": self._identity,
+                "partitioner": "murmur2_random",
+                "linger.ms": "5",
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": "1000000",
+            }
+        )
+        producer.init_transactions(_TIMEOUT_SECONDS)
+        (marker,) = self._group.committed([self._marker], timeout=_TIMEOUT_SECONDS)
+        if marker.error is not None:
+            raise KafkaException(marker.error)
+        self._next_batch = marker.offset if marker.offset >= 0 else _NO_MARKER
+        self._counts = json.loads(marker.metadata or "{}") if marker.offset >= 0 else dict.fromkeys(COUNTS, 0)
+        self._producer = producer
+
+    def _transact(self, batch: int, rows: list[dict[str, Any]]) -> None:
+        producer = self._producer
+        assert producer is not None
+        counts = {name: self._counts[name] + sum(row[name] for row in rows) for name in COUNTS}
+        producer.begin_transaction()
+        for row in rows:
+            for topic, messages in zip(self._target.topics, row["messages"], strict=False):
+                for message in messages.split(b"\n") if messages else ():
+                    _produce(producer, topic, row["symbol"], message)
+        marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
+        producer.send_offsets_to_transaction([marker], self._group.consumer_group_metadata(), _TIMEOUT_SECONDS)
+        producer.commit_transaction(_TIMEOUT_SECONDS)
+        self._next_batch, self._counts = batch + 1, counts
+
+
+def _produce(producer: Producer, topic: str, symbol: str, message: bytes) -> None:
+    while True:
+        try:
+            producer.produce(topic, message, symbol)
+            return
+        except BufferError:
+            # The local queue is full; it empties as the brokers acknowledge, or the transaction times out.
+            producer.poll(1.0)
