@@ -1,0 +1,186 @@
+"""`python -m producer`: read the settings, run the source, say how it went.
+
+Exit code 0: stopped as asked, or the recording is on the topic completely. 1: failed. 2: a setting, the recording or
+the request is wrong, and starting again will not help.
+
+Belongs here: putting the parts together, signals, exit codes. Does not belong here: anything else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kafka.errors import KafkaError  # type: ignore[import-untyped]
+from pydantic import ValidationError
+
+from producer.heartbeat import Heartbeat, Progress
+from producer.lines import RecordingError
+from producer.publish import DeliveryError, Publisher, Stopped
+from producer.resume import ResumeError
+from producer.settings import ProducerSettings
+from producer.sources import HopelessRequestError, PollingSource, ReplaySource
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger("producer")
+
+
+class AlreadyRunningError(Exception):
+    """Another producer works for the same home."""
+
+
+def main() -> int:
+    """Run the producer until its source ends or a signal stops it; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Kafka's client reports every attempt to reach a broker that is away; once is enough, and that is our note.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        settings = ProducerSettings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = f"TICKHOUSE_{'_'.join(map(str, fault['loc'])).upper()}"
+            _log.error("%s: %s (it is %r)", name, fault["msg"].removeprefix("Value error, "), fault["input"])
+        return 2
+    stop = _stop_event()
+    run_folder = settings.home / "run"
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(run_folder / "producer.instance.lock"):
+            return _run(settings, run_folder, stop)
+    except (AlreadyRunningError, OSError) as error:
+        _log.error("%s", error)
+        return 2
+
+
+def _run(settings: ProducerSettings, run_folder: Path, stop: threading.Event) -> int:
+    progress = Progress(settings.source)
+    heartbeat = Heartbeat(run_folder / "producer.heartbeat.json", progress, time.time)
+    try:
+        code = _produce(settings, run_folder, progress, stop)
+    except (RecordingError, HopelessRequestError) as error:
+        progress.fail(str(error))
+        code = 2
+    except (DeliveryError, ResumeError) as error:
+        progress.fail(str(error))
+        code = 1
+    except Exception as error:
+        _log.exception("unexpected")
+        progress.fail(f"{type(error).__name__}: {error}")
+        code = 1
+    finally:
+        heartbeat.close()
+    return code
+
+
+def _produce(settings: ProducerSettings, run_folder: Path, progress: Progress, stop: threading.Event) -> int:
+    if settings.replay_file is not None and not settings.replay_file.is_file():
+        raise RecordingError(f"there is no file {settings.replay_file} to replay")
+    progress.change("waiting", f"connecting to the broker at {settings.kafka_bootstrap}")
+    try:
+        publisher = Publisher(
+            settings.kafka_bootstrap,
+            settings.ticks_topic,
+            progress,
+            stop,
+            buffer_messages=settings.buffer_messages,
+            delivery_seconds=settings.delivery_seconds,
+            wait_seconds=settings.broker_wait_seconds,
+        )
+    except Stopped:
+        progress.change("stopped")
+        return 0
+    try:
+        ended = False
+        try:
+            ended = _source(settings, run_folder, publisher, progress, stop).run()
+        except Stopped:
+            _log.info("told to stop while waiting")
+        except (HopelessRequestError, RecordingError):
+            publisher.flush(settings.flush_seconds)
+            raise
+        except KafkaError as error:
+            raise DeliveryError(f"the broker could not be asked how far an earlier run got: {error}") from error
+        publisher.flush(settings.flush_seconds)
+        progress.change("ended" if ended else "stopped")
+        return 0
+    finally:
+        publisher.close()
+
+
+def _source(
+    settings: ProducerSettings, run_folder: Path, publisher: Publisher, progress: Progress, stop: threading.Event
+) -> PollingSource | ReplaySource:
+    if settings.replay_file is None:
+        return PollingSource(
+            settings.binance_url,
+            settings.symbols,
+            settings.step_ms,
+            run_folder / "producer.pause.json",
+            publisher,
+            progress,
+            stop,
+        )
+    shift_to_now = settings.replay_timestamps == "now"
+    if shift_to_now and settings.speed not in ("1", "1.0"):
+        _log.warning(
+            "at speed %s the shifted timestamps run ahead of the clock, and what is more than a minute ahead is "
+            "rejected downstream; TICKHOUSE_SPEED=1 keeps them together",
+            settings.speed,
+        )
+    return ReplaySource(
+        settings.replay_file,
+        settings.kafka_bootstrap,
+        settings.ticks_topic,
+        settings.speed_factor,
+        shift_to_now,
+        settings.step_ms,
+        publisher,
+        progress,
+        stop,
+    )
+
+
+def _stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set.
+
+    A thread waits for the signals: a handler would run inside whatever the main thread is doing, and could find the
+    event's own lock taken. All threads started later inherit the mask.
+    """
+    stop = threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+    def wait() -> None:
+        number = signal.sigwait(_STOP_SIGNALS)
+        _log.info("%s: stopping", signal.Signals(number).name)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel drops with the process, however it ends. Raises AlreadyRunningError."""
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError(
+                f"another producer is running for {path.parent.parent}; stop that one first"
+            ) from None
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

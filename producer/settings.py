@@ -1,0 +1,95 @@
+"""Settings of the producer, read once from `TICKHOUSE_…` environment variables.
+
+Belongs here: names, defaults, validation. Does not belong here: settings of streams or of the local stack, which
+have an object of their own in their own package.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+REPLAY_PREFIX = "replay:"
+
+
+class ProducerSettings(BaseSettings):
+    """What the producer needs to know. Raises pydantic's ValidationError naming what is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True, extra="ignore")
+
+    home: Path = Path(".tickhouse")
+    """Folder that the heartbeat is written under."""
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    ticks_topic: str = "btc-price"
+    """The topic; the stream jobs read `btc-price`, so another name is of use only in tests."""
+    source: str = "binance"
+    """`binance`, or `replay:` and the path of a file of JSON lines, plain or gzipped."""
+    binance_url: str = "https://api.binance.com"
+    """Where `/api/v3/ticker/price` is asked for; the simulator's address for a run without the internet."""
+    symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT",)
+    step_ms: int = Field(100, ge=1, le=3_600_000)
+    """Milliseconds from one poll to the next; times of receipt are floored to it."""
+    speed: str = "1"
+    """How fast a recording is replayed: `1` as recorded, `N` times that, `max` as fast as it goes."""
+    replay_timestamps: Literal["recorded", "now"] = "recorded"
+    """Whether a replay keeps its timestamps or shifts all of them so that the first is now."""
+    broker_wait_seconds: float = Field(120, gt=0)
+    """How long to wait at the start for the broker and the topic."""
+    delivery_seconds: float = Field(1_800, ge=60)
+    """How long a message may wait for a broker that went away before the producer gives up."""
+    flush_seconds: float = Field(15, gt=0)
+    """How long a stop waits for the messages that are not acknowledged yet."""
+    buffer_messages: int = Field(100_000, ge=1)
+    """How many messages may wait for the broker; when that many do, no more are taken from the source."""
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().upper() for part in value.split(",") if part.strip())
+
+    @field_validator("symbols")
+    @classmethod
+    def _symbol_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(re.fullmatch(r"[A-Z0-9._-]{1,32}", symbol) for symbol in value):
+            raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: letters, digits, dot, underscore, hyphen")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value != "binance" and not (value.startswith(REPLAY_PREFIX) and value != REPLAY_PREFIX):
+            raise ValueError("must be binance or replay:FILE")
+        return value
+
+    @field_validator("speed")
+    @classmethod
+    def _positive_speed(cls, value: str) -> str:
+        # No exponents, infinities or the like: what is written is what is meant.
+        if value != "max" and not (re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value) and float(value) > 0):
+            raise ValueError("must be max or a number above 0, such as 1 or 20")
+        return value
+
+    @field_validator("binance_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an http:// or https:// address, such as https://api.binance.com")
+        return value.rstrip("/")
+
+    @property
+    def replay_file(self) -> Path | None:
+        """The recording to replay, or None when prices are polled."""
+        return Path(self.source.removeprefix(REPLAY_PREFIX)) if self.source.startswith(REPLAY_PREFIX) else None
+
+    @property
+    def speed_factor(self) -> float | None:
+        """Recorded seconds per second, or None for as fast as it goes."""
+        return None if self.speed == "max" else float(self.speed)

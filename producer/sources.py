@@ -1,0 +1,298 @@
+"""The two sources of ticks, each a loop that ends when it is told to stop: polling an exchange, replaying a recording.
+
+Belongs here: reading clocks, waiting, and putting the parts together. Does not belong here: any decision that can be
+made without a clock or a connection (`schedule`, `answers`, `lines`, `ticks`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from producer.answers import Hopeless, Prices, Refusal, pause_after, read_answer
+from producer.exchange import PriceClient, Received
+from producer.heartbeat import Progress, utc_text
+from producer.lines import ContentDigest, RecordingError, inspect_line, partition_of, read_lines, shift_line, survey
+from producer.publish import Publisher
+from producer.resume import HEADER, Position, Reached, find_reached
+from producer.schedule import Pace, next_poll, plausible_times
+from producer.ticks import NANOSECONDS_PER_MS, Identities, floor_to_step, tick_message
+
+_SLICE_SECONDS = 1.0  # how often a long wait looks at how the broker does
+_LONG_PAUSE_SECONDS = 2.0  # a pause from here on outlives a restart: it is written down
+
+_log = logging.getLogger(__name__)
+
+
+class HopelessRequestError(Exception):
+    """The exchange says that the request itself is wrong; the text says what to change."""
+
+
+class PollingSource:
+    """Polls one exchange for the prices of all symbols, once a step."""
+
+    def __init__(
+        self,
+        base_url: str,
+        symbols: tuple[str, ...],
+        step_ms: int,
+        pause_file: Path,
+        publisher: Publisher,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        """`pause_file` is where a long pause that the exchange asked for is kept, for a restart to obey."""
+        self._base_url = base_url
+        self._symbols = symbols
+        self._step_ns = step_ms * NANOSECONDS_PER_MS
+        self._pause_file = pause_file
+        self._publisher = publisher
+        self._progress = progress
+        self._stop = stop
+        self._identities = Identities()
+        self._refusals = 0
+        self._faulty: Collection[str] = ()
+
+    def run(self) -> bool:
+        """Poll until told to stop; False then, as it never ends by itself.
+
+        Raises HopelessRequestError, DeliveryError, Stopped.
+        """
+        client = PriceClient(self._base_url, self._symbols)
+        try:
+            self._obey_earlier_pause()
+            due: int | None = None
+            while not self._stop.is_set():
+                wall = time.time_ns()
+                poll = next_poll(due, self._step_ns, wall, time.monotonic_ns())
+                self._progress.missed += poll.missed
+                due = poll.due
+                if not self._wait_until(due / 1e9):
+                    break
+                if not self._publisher.has_room():
+                    # Not asked: a price that cannot be kept would be lost. The step counts as missed.
+                    self._progress.missed += 1
+                    _report_broker(self._publisher, self._progress)
+                    continue
+                pause = self._take(client.ask())
+                if pause is not None:
+                    self._pause(pause)
+                    due = None
+            return False
+        finally:
+            client.close()
+
+    def _take(self, received: Received | Refusal) -> float | None:
+        """Publish what came, or return for how many seconds not to ask again."""
+        outcome: Prices | Refusal | Hopeless
+        if isinstance(received, Refusal):
+            outcome = received
+        else:
+            outcome = read_answer(received.answer, self._symbols, received.wall_ns / 1e9)
+            if isinstance(outcome, Prices):
+                self._publish(outcome, received.wall_ns)
+                return None
+        if isinstance(outcome, Hopeless):
+            raise HopelessRequestError(
+                f"{self._base_url} refuses the request for {', '.join(self._symbols)}: {outcome.reason}; "
+                "check TICKHOUSE_SYMBOLS"
+            )
+        assert isinstance(outcome, Refusal)
+        self._refusals += 1
+        self._progress.failure(outcome.kind)
+        pause = pause_after(outcome, self._refusals, random.random())  # noqa: S311 - spreads load, guards nothing
+        until = utc_text(time.time() + pause)
+        what = "banned" if outcome.kind == "418" else f"no prices ({outcome.kind}), asking again"
+        note = f"{what} {'until' if outcome.kind == '418' else 'at'} {until}: {outcome.reason}"
+        self._progress.change("waiting", note)
+        if self._refusals > 1:
+            _log.warning("refusal %d in a row: %s", self._refusals, note)
+        if outcome.pause is not None and pause >= _LONG_PAUSE_SECONDS:
+            self._write_pause(time.time() + pause)
+        return pause
+
+    def _publish(self, prices: Prices, wall_ns: int) -> None:
+        self._refusals = 0
+        for symbol, fault in prices.faults.items():
+            self._progress.failure("price")
+            if symbol not in self._faulty:
+                _log.warning("no usable price of %s: %s", symbol, fault)
+        self._faulty = prices.faults.keys()
+        timestamp_ns = floor_to_step(wall_ns, self._step_ns)
+        for symbol, price in prices.prices.items():
+            if not self._identities.admit(symbol, timestamp_ns):
+                self._progress.skipped += 1
+                _log.warning("skipped a tick of %s: the clock has not passed the one before", symbol)
+                continue
+            key = symbol.encode()
+            self._publisher.send(key, tick_message(symbol, price, timestamp_ns), self._publisher.partition_of_key(key))
+            self._progress.last_timestamp = utc_text(timestamp_ns / 1e9)
+        _report_broker(self._publisher, self._progress)
+
+    def _wait_until(self, due: float) -> bool:
+        """Wait for a moment on the monotonic clock, in seconds; False when told to stop."""
+        while (left := due - time.monotonic()) > 0:
+            if self._stop.wait(min(left, _SLICE_SECONDS)):
+                return False
+            if left > _SLICE_SECONDS:
+                self._publisher.check()
+        return not self._stop.is_set()
+
+    def _pause(self, seconds: float) -> None:
+        self._wait_until(time.monotonic() + seconds)
+
+    def _obey_earlier_pause(self) -> None:
+        try:
+            kept = json.loads(self._pause_file.read_text(encoding="utf-8"))
+            left = float(kept["until"]) - time.time() if kept["url"] == self._base_url else 0.0
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("%s is not readable and is ignored: %s", self._pause_file, error)
+            return
+        if left > 0:
+            self._progress.change("waiting", f"banned until {utc_text(time.time() + left)}, as an earlier run was told")
+            self._pause(left)
+
+    def _write_pause(self, until: float) -> None:
+        try:
+            self._pause_file.write_text(json.dumps({"url": self._base_url, "until": until}), encoding="utf-8")
+        except OSError as error:
+            _log.error("the pause cannot be written down, a restart would not know of it: %s", error)
+
+
+class _Step(NamedTuple):
+    """One line of a recording on its way out."""
+
+    number: int
+    line: bytes
+    key: bytes | None
+    partition: int
+
+
+class ReplaySource:
+    """Replays a recording, each line exactly once on the topic, however often the replay is killed and started."""
+
+    def __init__(
+        self,
+        path: Path,
+        bootstrap: str,
+        topic: str,
+        speed: float | None,
+        shift_to_now: bool,
+        step_ms: int,
+        publisher: Publisher,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        """`speed` is in recorded seconds per second, None for as fast as it goes."""
+        self._path = path
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._speed = speed
+        self._shift_to_now = shift_to_now
+        self._step_us = step_ms * 1_000
+        self._publisher = publisher
+        self._progress = progress
+        self._stop = stop
+        self._digest = ContentDigest()
+        self._last_us: int | None = None
+        self._report_at = 0.0
+
+    def run(self) -> bool:
+        """Replay; True when every line of the recording is on the topic and confirmed, False when told to stop.
+
+        Raises RecordingError, ResumeError, DeliveryError, Stopped.
+        """
+        recording = survey(self._path)
+        replay = f"{recording.digest}-{'now' if self._shift_to_now else 'recorded'}"
+        reached = find_reached(
+            self._bootstrap, self._topic, replay, self._publisher.partitions, lambda: not self._stop.is_set()
+        )
+        if self._stop.is_set():
+            return False
+        shift = self._shift(reached)
+        if any(reached.lines.values()):
+            _log.info("an earlier run of this replay got to line %d", max(reached.lines.values()))
+        self._progress.change("running")
+        position = Position(replay, self._publisher.partitions, 0, shift)
+        for step, time_us in self._paced(reached):
+            line = shift_line(step.line, shift) if shift else step.line
+            header = position._replace(line=step.number).header()
+            self._publisher.send(step.key, line, step.partition, [(HEADER, header)])
+            if time_us is not None:
+                self._last_us = time_us + shift
+            if time.monotonic() >= self._report_at:
+                self._report()
+        if self._stop.is_set():
+            return False
+        if self._digest.text() != recording.digest:
+            raise RecordingError(f"{self._path} was changed while it was replayed; replay it onto an empty topic")
+        while self._publisher.waiting and not self._stop.wait(0.02):
+            self._report()
+        self._report()
+        return not self._stop.is_set()
+
+    def _report(self) -> None:
+        self._report_at = time.monotonic() + _SLICE_SECONDS
+        if self._last_us is not None:
+            self._progress.last_timestamp = _utc_text_or_none(self._last_us / 1e6)
+        _report_broker(self._publisher, self._progress)
+
+    def _shift(self, reached: Reached) -> int:
+        """By how much the timestamps are moved, in microseconds: that of an earlier run, or from the first to now."""
+        if reached.shift is not None or not self._shift_to_now:
+            return reached.shift or 0
+        times = (inspect_line(line).time for line in read_lines(self._path))
+        first = next((time_us for time_us in times if time_us is not None), None)
+        if first is None:
+            return 0
+        # Whole steps, so that what was on the grid of the step stays on it.
+        return (time.time_ns() // 1_000 - first) // self._step_us * self._step_us
+
+    def _missing(self, reached: Reached) -> Iterator[tuple[_Step, int | None]]:
+        """The lines that are not on the topic yet, in order, each with its time in microseconds."""
+        publisher = self._publisher
+        for number, line in enumerate(read_lines(self._path), 1):
+            if self._stop.is_set():
+                return
+            self._digest.add(line)
+            key, time_us = inspect_line(line)
+            partition = partition_of(line, key, publisher.partitions, publisher.partition_of_key)
+            if number > reached.lines[partition]:
+                yield _Step(number, line, key, partition), time_us
+
+    def _paced(self, reached: Reached) -> Iterator[tuple[_Step, int | None]]:
+        """The same lines, each when it is due; ends early when told to stop."""
+        if self._speed is None:
+            yield from self._missing(reached)
+            return
+        pace = Pace(self._speed)
+        missing = self._missing(reached)
+        timed = (((step, time_us), None if time_us is None else time_us / 1e6) for step, time_us in missing)
+        for item, recorded in plausible_times(timed):
+            if recorded is not None:
+                due = pace.due(recorded, time.monotonic())
+                while (left := due - time.monotonic()) > 0:
+                    self._report()
+                    if self._stop.wait(min(left, _SLICE_SECONDS)):
+                        return
+            yield item
+
+
+def _report_broker(publisher: Publisher, progress: Progress) -> None:
+    note = publisher.check()
+    progress.change("waiting" if note else "running", note)
+
+
+def _utc_text_or_none(seconds: float) -> str | None:
+    try:
+        return utc_text(seconds)
+    except (ValueError, OverflowError):
+        return None
