@@ -1,0 +1,1 @@
+"""Tests; a package so that `tests.reference` has one name everywhere."""
