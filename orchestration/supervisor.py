@@ -1,0 +1,211 @@
+"""What to do about a process that should, or should not, be running: pure decisions.
+
+Here: the decision itself, the history it needs from one look to the next, and the judging of a stream by its heartbeat.
+Not here: looking (`orchestration.streams`, `orchestration.stack`), acting (`orchestration.jobs`), remembering (the
+caller keeps the `History`: a sensor in its cursor, `tickhouse up` in memory). No clock, no file, no Dagster.
+
+How a caller uses it, every few seconds and for each process:
+
+    decision = decide(wanted=True, running_seconds=None, history=history, now=time.time())
+    history = decision.history                  # keep it, whatever the action
+    if decision.action == "start":              # the attempt is already noted in the history
+        ...start the process...
+
+A first failure is answered at once, repeated ones after growing pauses, and at the limit the process is given up with
+a reason. A process that then runs well for a while has a clean slate.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Action = Literal["nothing", "start", "wait", "give up"]
+StreamState = Literal[
+    "running",  # at work, by a fresh heartbeat
+    "starting",  # alive, and not yet at work
+    "stopping",  # asked to stop, or failed and about to end
+    "stopped",  # ended because it was asked to, or never started
+    "crashed",  # ended by itself
+    "hung",  # alive, but silent or without progress for too long
+    "given_up",  # crashed so often that it is left alone
+]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be. Times in seconds.
+
+    The first restart comes at once, the next ones after `first_pause`, twice that, and so on up to `longest_pause`.
+    After `limit` attempts without `healing` seconds of good running in between the process is given up.
+    """
+
+    first_pause: float = 5
+    longest_pause: float = 60
+    limit: int = 8
+    healing: float = 120
+
+    def pause(self, attempts: int) -> float:
+        """Seconds to leave between the last of `attempts` attempts and the next."""
+        return 0 if attempts == 0 else min(self.longest_pause, self.first_pause * 2.0 ** (attempts - 1))
+
+
+DEFAULT_POLICY = Policy()
+
+
+@dataclass(frozen=True)
+class History:
+    """Attempts to start a process since it last ran well, oldest first, in seconds since the epoch."""
+
+    attempts: tuple[float, ...] = ()
+    given_up: str | None = None
+    """Why it is left alone until somebody starts it by hand."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that survives `json.dumps`."""
+        return {"attempts": list(self.attempts), "given_up": self.given_up}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> History:
+        """What `to_json` gave."""
+        return History(tuple(content["attempts"]), content["given_up"])
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now, why, and the history to keep."""
+
+    action: Action
+    reason: str
+    history: History
+    until: float | None = None
+    """With `wait`: when the next attempt is due, in seconds since the epoch; None where something else decides."""
+
+
+def decide(
+    *,
+    wanted: bool,
+    running_seconds: float | None,
+    history: History,
+    now: float,
+    last_error: str | None = None,
+    blocked_by: str | None = None,
+    policy: Policy = DEFAULT_POLICY,
+) -> Decision:
+    """Decide about one process.
+
+    `wanted`: whether it should run. `running_seconds`: how long it has been running, None when it is down (or hung,
+    which is as bad). `last_error`: why it ended, for the reasons given. `blocked_by`: what it needs and does not have
+    (a broker that is away), as a phrase; it is then not started and no attempt is lost. `now` in epoch seconds.
+
+    A process that is not wanted is left alone, running or not: stopping is for whoever changed the wish.
+    """
+    if not wanted:
+        return Decision("nothing", "not wanted", History())
+    if running_seconds is not None:
+        return Decision("nothing", "running", _while_running(history, running_seconds, policy))
+    if history.given_up is not None:
+        return Decision("nothing", f"given up: {history.given_up}", history)
+    if blocked_by is not None:
+        return Decision("wait", f"waiting: {blocked_by}", history)
+    attempts = history.attempts
+    because = f": {last_error}" if last_error else ""
+    if len(attempts) >= policy.limit:
+        reason = f"down again after {len(attempts)} attempts{because}"
+        return Decision("give up", reason, replace(history, given_up=reason))
+    due = attempts[-1] + policy.pause(len(attempts)) if attempts else now
+    # A due time further away than the longest pause comes from a clock that was set back: it must not block.
+    if now < due <= now + policy.longest_pause:
+        return Decision("wait", f"attempt {len(attempts) + 1} is due in {due - now:.0f} s{because}", history, due)
+    return Decision(
+        "start", f"attempt {len(attempts) + 1} of {policy.limit}{because}", replace(history, attempts=(*attempts, now))
+    )
+
+
+def _while_running(history: History, running_seconds: float, policy: Policy) -> History:
+    if history.given_up is not None or running_seconds >= policy.healing:
+        # One that was given up and runs again was started by hand: by someone who has removed the cause.
+        return History()
+    return history
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When a stream that is alive counts as hung. Times in seconds."""
+
+    starting: float = 120
+    """From the start of the process until its heartbeat must say that it runs."""
+    silent: float = 45
+    """Since the last heartbeat: one is due every second."""
+    stalled: float = 300
+    """Since the last progress of any query while messages wait for it."""
+
+
+DEFAULT_PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """One stream as seen from outside."""
+
+    state: StreamState
+    pid: int | None = None
+    running_seconds: float | None = None
+    """Age of the process when it is as it should be (`running`, `starting`), else None."""
+    error: str | None = None
+    heartbeat: Mapping[str, Any] = field(default_factory=dict)
+    """The last heartbeat of this stream, of whatever process; empty when there is none."""
+
+
+def judge_stream(
+    *,
+    pid: int | None,
+    alive: bool,
+    started_at: float,
+    heartbeat: Mapping[str, Any] | None,
+    now: float,
+    lag: int | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> StreamView:
+    """Judge a stream by its process and its heartbeat.
+
+    `pid`: of the last process recorded for it, None when there never was one; `alive` and `started_at` (epoch seconds)
+    are that process's. `heartbeat` may be an earlier process's: the pid in it tells. `lag` is the number of messages
+    waiting for it, None when unknown.
+    """
+    content = heartbeat or {}
+    own = content if content.get("pid") == pid else {}
+    said = own.get("state")
+    error = own.get("error")
+    if pid is None:
+        return StreamView("stopped", heartbeat=content)
+    if not alive:
+        if said == "stopped":
+            return StreamView("stopped", heartbeat=content)
+        return StreamView("crashed", error=error or "ended without a word: its log may say why", heartbeat=content)
+    age = max(0.0, now - started_at)
+    if said in ("stopping", "stopped", "failed"):
+        return StreamView("stopping", pid, error=error, heartbeat=content)
+    if said != "running":
+        if age > patience.starting:
+            return StreamView("hung", pid, error=f"not at work {age:.0f} s after its start", heartbeat=content)
+        return StreamView("starting", pid, age, heartbeat=content)
+    silence = now - epoch_seconds(own["written_at"])
+    if silence > patience.silent:
+        return StreamView("hung", pid, error=f"no heartbeat for {silence:.0f} s", heartbeat=content)
+    stalled = now - max([started_at, *_progress_times(own)])
+    if lag and stalled > patience.stalled:
+        return StreamView("hung", pid, error=f"no progress for {stalled:.0f} s, {lag} messages wait", heartbeat=content)
+    return StreamView("running", pid, age, error, content)
+
+
+def _progress_times(heartbeat: Mapping[str, Any]) -> list[float]:
+    queries = heartbeat.get("queries", {}).values()
+    return [epoch_seconds(query["last_progress_at"]) for query in queries if query.get("last_progress_at")]
+
+
+def epoch_seconds(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time with offset or `Z`."""
+    return datetime.datetime.fromisoformat(text).timestamp()
