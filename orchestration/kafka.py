@@ -1,0 +1,70 @@
+"""How far the topics have got.
+
+Here: end offsets as a `read_committed` reader sees them.
+Not here: producing, consuming, starting or configuring a broker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+Offsets = dict[str, dict[int, int]]
+"""Topic to partition to offset."""
+
+# What the client says of a broker that is away is told by KafkaAway, once, instead of on standard error for ever.
+_quiet = logging.getLogger("orchestration.kafka.client")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class KafkaAway(RuntimeError):
+    """The broker does not answer; the text says which."""
+
+
+class Topics:
+    """The topics behind `bootstrap`, by one connection that the client keeps and renews. Safe to use from threads."""
+
+    def __init__(self, bootstrap: str, timeout_seconds: float = 2.0) -> None:
+        self.bootstrap = bootstrap
+        self._timeout = timeout_seconds
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 5_000}, logger=_quiet)
+
+    def end_offsets(self, topics: Iterable[str]) -> Offsets:
+        """The next offset that a `read_committed` reader will get to, for each partition of the topics that exist.
+
+        Raises KafkaAway.
+        """
+        try:
+            known = self._admin.list_topics(timeout=self._timeout).topics
+            wanted = {
+                TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+                for topic in topics
+                if topic in known
+                for partition in known[topic].partitions
+            }
+            if not wanted:
+                return {}
+            futures = self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout
+            )
+            ends: Offsets = {}
+            for position, future in futures.items():
+                ends.setdefault(position.topic, {})[position.partition] = future.result(self._timeout).offset
+        except (KafkaException, TimeoutError) as error:
+            raise KafkaAway(f"Kafka at {self.bootstrap} does not answer") from error
+        return ends
+
+
+def lag(ends: Offsets, consumed: Offsets, topics: Iterable[str]) -> int | None:
+    """Messages of `topics` not yet consumed; None when a topic's end is not known. What was never read counts whole."""
+    total = 0
+    for topic in topics:
+        if topic not in ends:
+            return None
+        read = consumed.get(topic, {})
+        total += sum(max(0, end - read.get(partition, 0)) for partition, end in ends[topic].items())
+    return total

@@ -1,0 +1,118 @@
+"""Reading the Delta tables without a JVM: versions, row counts, changes.
+
+Here: what sensors, the MongoDB load and the status need to know of a table, through `deltalake`.
+Not here: writing tables (the stream jobs do), or what is done with the rows (`orchestration.mongo_load`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, Field, QueryBuilder
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+EVENT_TIME = {"rejects": "ingested_at"}
+"""Which column tells how far a table has got, where it is not `timestamp`."""
+
+
+class ChangesUnavailable(RuntimeError):
+    """The table can no longer tell what changed since that version (its log was cleaned up); read all of it instead."""
+
+
+class NotAppendOnly(RuntimeError):
+    """A row was changed or removed in a table whose readers rely on rows only ever being added."""
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """Which table is there, and its newest version. A table made anew has another id."""
+
+    table_id: str
+    version: int
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """How much a version of a table holds."""
+
+    rows: int
+    files: int
+    size_bytes: int
+    last_event_time: datetime.datetime | None
+
+
+class Lakehouse:
+    """The folder of Delta tables at `uri`: a path, or any URI that `deltalake` reads."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    def table_uri(self, table: str) -> str:
+        """Where one table is."""
+        return f"{self.uri}/{table}"
+
+    def version(self, table: str) -> TableVersion | None:
+        """The newest version; None when there is no such table yet."""
+        opened = self._open(table)
+        return None if opened is None else TableVersion(str(opened.metadata().id), opened.version())
+
+    def content(self, table: str, version: int | None = None) -> TableContent:
+        """What a version (default: the newest) holds, from the log alone. Raises TableNotFoundError."""
+        opened = DeltaTable(self.table_uri(table), version=version)
+        files = pa.table(opened.get_add_actions(flatten=True))
+        counts = files["num_records"] if "num_records" in files.column_names else None
+        counted = counts is not None and counts.null_count == 0
+        rows = (pc.sum(counts).as_py() or 0) if counted else opened.count()
+        newest = f"max.{EVENT_TIME.get(table, 'timestamp')}"
+        last = pc.max(files[newest]).as_py() if newest in files.column_names else None
+        return TableContent(rows, files.num_rows, pc.sum(files["size_bytes"]).as_py() or 0, last)
+
+    def columns(self, table: str) -> list[tuple[str, str, str | None]]:
+        """Name, type and comment of each column. Raises TableNotFoundError."""
+        return [
+            (column.name, _type_text(column), column.metadata.get("comment"))
+            for column in DeltaTable(self.table_uri(table)).schema().fields
+        ]
+
+    def changes(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
+        """Rows added by the versions `first` to `last`, both included, batch by batch and in no order.
+
+        Raises ChangesUnavailable before the first batch, NotAppendOnly when a row was changed or removed.
+        """
+        try:
+            opened = DeltaTable(self.table_uri(table), version=last)
+            reader = opened.load_cdf(starting_version=first, ending_version=last)
+        except DeltaError as error:
+            raise ChangesUnavailable(f"{table}: no changes from version {first} to {last}: {error}") from error
+        for batch in reader:
+            rows = pa.record_batch(batch)
+            if rows.num_rows == 0:
+                continue
+            kinds = set(pc.unique(rows["_change_type"]).to_pylist())
+            if kinds != {"insert"}:
+                raise NotAppendOnly(f"{table}: rows were changed or removed ({', '.join(sorted(kinds))})")
+            yield rows
+
+    def snapshot(self, table: str, version: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of a version, batch by batch. Raises DeltaError when that version cannot be read."""
+        opened = DeltaTable(self.table_uri(table), version=version)
+        selected = ", ".join(f'"{column}"' for column in columns)
+        for batch in QueryBuilder().register(table, opened).execute(f"SELECT {selected} FROM {table}"):  # noqa: S608
+            yield pa.record_batch(batch)
+
+    def _open(self, table: str) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.table_uri(table))
+        except TableNotFoundError:
+            return None
+
+
+def _type_text(column: Field) -> str:
+    try:
+        return str(pa.field(column.to_arrow()).type)
+    except (TypeError, ValueError):
+        return str(column.type)

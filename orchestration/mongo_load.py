@@ -1,0 +1,256 @@
+"""From the Delta table `zscores` to one MongoDB collection for each window.
+
+Here: which versions to load, rows to documents, writing them, and the record of what is loaded.
+Not here: when to load (`orchestration.sensors`), or Dagster (`orchestration.assets`).
+
+Loading is idempotent. A document's `_id` is its tick's identity, so writing it again changes nothing; the loaded
+version is recorded, in a database of its own, after the data is on disk. Whatever is cut off, repeated or done twice at
+the same time therefore leaves one document for each tick, and none is missing up to the recorded version.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from bson.datetime_ms import DatetimeMS
+from pymongo import ASCENDING, IndexModel, MongoClient, ReplaceOne, WriteConcern
+from pymongo.errors import DuplicateKeyError
+
+from orchestration.lakehouse import ChangesUnavailable, Lakehouse
+from spark_jobs.contract import WINDOWS, timestamp_texts
+
+TABLE = "zscores"
+DATABASE = "btc"
+RECORDS_DATABASE = "tickhouse"
+RECORDS_COLLECTION = "loads"
+BULK = 1_000
+VERSIONS_AT_ONCE = 100
+"""After so many versions what has been loaded is recorded, so that a long load which is cut off goes on from there."""
+
+Document = dict[str, Any]
+Record = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+class LoadError(RuntimeError):
+    """The table does not hold what it must; the text says what was found."""
+
+
+def collection_name(window: str) -> str:
+    """The collection of a window such as `30s`."""
+    return f"btc-price-zscore-{window}"
+
+
+COLLECTIONS = {window: collection_name(window) for window in WINDOWS}
+"""Window to collection, in the order of the windows."""
+
+
+class Loaded(NamedTuple):
+    """What a collection holds by its record: every row of the table up to that version."""
+
+    table_id: str
+    delta_version: int
+    documents: int
+    loaded_at: datetime.datetime
+
+
+class Step(NamedTuple):
+    """A range of versions to load next, both included."""
+
+    first: int
+    last: int
+
+
+def next_step(loaded: Loaded | None, table_id: str, version: int) -> Step | None:
+    """Which versions to load next; None when all are loaded.
+
+    A table made anew, or one that is behind what was loaded (restored from a copy), is loaded from its beginning.
+    """
+    behind = loaded is None or loaded.table_id != table_id or loaded.delta_version > version
+    first = 0 if behind or loaded is None else loaded.delta_version + 1
+    return None if first > version else Step(first, min(version, first + VERSIONS_AT_ONCE - 1))
+
+
+@dataclass(frozen=True)
+class WindowLoad:
+    """What a load did for one window. `rows`: read and written, by this load; the rest is the state after it."""
+
+    window: str
+    rows: int
+    loaded: Loaded
+    last_event_time: datetime.datetime | None
+
+
+class MongoStore:
+    """The collections behind `uri`, written journaled. A server that is away raises pymongo's PyMongoError."""
+
+    def __init__(self, uri: str, timeout_seconds: float = 5.0) -> None:
+        self._client: MongoClient[Document] = MongoClient(
+            uri,
+            serverSelectionTimeoutMS=round(timeout_seconds * 1_000),
+            connectTimeoutMS=round(timeout_seconds * 1_000),
+            tz_aware=True,
+            appname="tickhouse",
+        )
+        # Acknowledged means on disk, and on a majority where there are several.
+        durable = WriteConcern(w="majority", j=True)
+        self._data = self._client.get_database(DATABASE, write_concern=durable)
+        self._records = self._client[RECORDS_DATABASE].get_collection(RECORDS_COLLECTION, write_concern=durable)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def loaded(self) -> dict[str, Loaded]:
+        """The record of each collection that was ever loaded, by collection name."""
+        return {
+            record["_id"]: Loaded(record["table_id"], record["delta_version"], record["documents"], record["loaded_at"])
+            for record in self._records.find()
+        }
+
+    def documents(self, window: str) -> int:
+        """How many documents a collection has, by its own count (which is quick, and off after a crash at most)."""
+        return self._data[collection_name(window)].estimated_document_count()
+
+    def prepare(self, windows: Sequence[str]) -> None:
+        """Make collections and their index where they are missing."""
+        for window in windows:
+            self._data[collection_name(window)].create_indexes(
+                [IndexModel([("symbol", ASCENDING), ("timestamp", ASCENDING)], name="symbol_timestamp")]
+            )
+
+    def write(self, window: str, documents: Sequence[Document]) -> None:
+        """Write documents, each replacing the one of its `_id`."""
+        collection = self._data[collection_name(window)]
+        for start in range(0, len(documents), BULK):
+            requests = [
+                ReplaceOne({"_id": document["_id"]}, document, upsert=True)
+                for document in documents[start : start + BULK]
+            ]
+            collection.bulk_write(requests, ordered=False)
+
+    def record(self, window: str, loaded: Loaded) -> None:
+        """Record what is loaded. A concurrent load that has recorded a later version of the table keeps its record."""
+        behind = {
+            "_id": collection_name(window),
+            "$or": [{"table_id": {"$ne": loaded.table_id}}, {"delta_version": {"$lte": loaded.delta_version}}],
+        }
+        record: Record = {"_id": collection_name(window), **loaded._asdict()}
+        try:
+            self._records.replace_one(behind, record, upsert=True)
+        except DuplicateKeyError:
+            # There is a record and it is not behind: the data it speaks of includes ours.
+            _log.info("%s: a later version than %d is recorded already", window, loaded.delta_version)
+
+    def forget(self, window: str) -> None:
+        """Remove the record: the next load starts from the beginning."""
+        self._records.delete_one({"_id": collection_name(window)})
+
+
+def documents_of(rows: pa.RecordBatch, windows: Sequence[str]) -> dict[str, list[Document]]:
+    """The documents of each of `windows` from rows of the table, in the order of the rows.
+
+    Raises LoadError when a row does not list exactly the windows of the contract, in their order.
+    """
+    if rows.num_rows == 0:
+        return {window: [] for window in windows}
+    labels = list(WINDOWS)
+    scores = rows["z_scores"]
+    if scores.null_count or set(pc.unique(pc.list_value_length(scores)).to_pylist()) != {len(labels)}:
+        raise LoadError(f"a row of {TABLE} does not list {len(labels)} windows")
+    entries = pc.list_flatten(scores)
+    found = np.array(pc.struct_field(entries, "window").to_pylist(), dtype=object).reshape(-1, len(labels))
+    if not (found == np.array(labels, dtype=object)).all():
+        raise LoadError(f"a row of {TABLE} does not list the windows {', '.join(labels)} in that order")
+    values = pc.struct_field(entries, "zscore_price").to_pylist()
+    symbols = rows["symbol"].to_pylist()
+    milliseconds = rows["timestamp"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy()
+    texts = timestamp_texts(milliseconds)
+    dates = [DatetimeMS(value) for value in milliseconds.tolist()]
+    identities = [f"{symbol}|{text}" for symbol, text in zip(symbols, texts, strict=True)]
+    return {
+        window: [
+            {"_id": identity, "timestamp": date, "symbol": symbol, "window": window, "zscore_price": value}
+            for identity, date, symbol, value in zip(
+                identities, dates, symbols, values[labels.index(window) :: len(labels)], strict=True
+            )
+        ]
+        for window in windows
+    }
+
+
+def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple(WINDOWS)) -> list[WindowLoad]:
+    """Load everything new into the collections of `windows`; returns what was done, in their order.
+
+    Memory is bounded by one batch of rows. Raises LoadError when the table is not there or not as it must be, pymongo's
+    PyMongoError when MongoDB is away or refuses: what had been recorded by then stays.
+    """
+    state = lakehouse.version(TABLE)
+    if state is None:
+        raise LoadError(f"there is no table {lakehouse.table_uri(TABLE)}: start the zscore stream first")
+    store.prepare(windows)
+    rows = dict.fromkeys(windows, 0)
+    with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
+        while True:
+            records = store.loaded()
+            pending: dict[Step, list[str]] = {}
+            for window in windows:
+                step = next_step(records.get(collection_name(window)), state.table_id, state.version)
+                if step is not None:
+                    pending.setdefault(step, []).append(window)
+            if not pending:
+                break
+            for step, wanted in pending.items():
+                read = _load_step(lakehouse, store, pool, state.table_id, state.version, step, wanted)
+                for window in wanted:
+                    rows[window] += read
+    last = lakehouse.content(TABLE, state.version).last_event_time
+    return [WindowLoad(window, rows[window], records[collection_name(window)], last) for window in windows]
+
+
+def _load_step(
+    lakehouse: Lakehouse,
+    store: MongoStore,
+    pool: ThreadPoolExecutor,
+    table_id: str,
+    version: int,
+    step: Step,
+    windows: Sequence[str],
+) -> int:
+    last, batches = _rows(lakehouse, step, version)
+    read = 0
+    for batch in batches:
+        read += batch.num_rows
+        documents = documents_of(batch, windows)
+        for done in [pool.submit(store.write, window, documents[window]) for window in windows]:
+            done.result()
+    total = lakehouse.content(TABLE, last).rows
+    loaded = Loaded(table_id, last, total, datetime.datetime.now(datetime.UTC))
+    for window in windows:
+        store.record(window, loaded)
+    return read
+
+
+def _rows(lakehouse: Lakehouse, step: Step, version: int) -> tuple[int, Iterator[pa.RecordBatch]]:
+    """The version that is loaded with these rows, and the rows: the step's changes, or else the whole table."""
+    changes = lakehouse.changes(TABLE, step.first, step.last)
+    try:
+        first = next(changes, None)
+    except ChangesUnavailable as error:
+        _log.warning("loading all of the table instead of changes: %s", error)
+        return version, lakehouse.snapshot(TABLE, version, ["symbol", "timestamp", "z_scores"])
+    return step.last, iter(()) if first is None else _chained(first, changes)
+
+
+def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
