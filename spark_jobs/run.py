@@ -152,7 +152,8 @@ class _Job:
     def _start_compute(self) -> StreamingQuery:
         messages = self._read(self._spec.inputs)
         if self._spec.outputs:
-            source = _results(messages, _PROCESSORS[self._spec.name](self._settings.lateness_ms))
+            processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
+            source = _results(messages, processor, self._settings.state_partitions)
             identity: dict[str, Any] = {
                 "lateness_ms": self._settings.lateness_ms,
                 "state_partitions": self._settings.state_partitions,
@@ -218,7 +219,9 @@ class _Job:
         return str(detail.select("id").collect()[0][0])
 
 
-def _results(messages: DataFrame, processor: SymbolProcessor) -> DataFrame:
+def _results(messages: DataFrame, processor: SymbolProcessor, state_partitions: int) -> DataFrame:
     """Kafka records to result rows (`operators.RESULT_TYPE`), one state per symbol."""
-    packed = messages.mapInArrow(pack, PACKED_TYPE)
+    # As many tasks read as there are partitions of state: each task has its cost in a small micro-batch, and with one
+    # partition nothing needs to be shuffled at all.
+    packed = messages.coalesce(state_partitions).mapInArrow(pack, PACKED_TYPE)
     return packed.groupBy("symbol").transformWithState(processor, RESULT_TYPE, "Append", "None")

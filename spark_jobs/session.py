@@ -31,6 +31,8 @@ def build_session(name: str, settings: StreamSettings) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # The session's Java processes need not be told of the caller's Spark installation, if there is one.
     os.environ.pop("SPARK_HOME", None)
+    if settings.spark_master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(f"tickhouse-{name}").master(settings.spark_master)
     for key, value in _options(settings, jars).items():
         builder = builder.config(key, value)
@@ -44,7 +46,7 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.driver.extraClassPath": class_path,
         "spark.driver.memory": settings.driver_memory,
         # Few cores are shared by several JVMs with small heaps: the serial collector costs least.
-        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}",
+        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

@@ -33,8 +33,8 @@ class StreamSettings(BaseSettings):
     """The same for what is written to Delta, where a commit is dear."""
     max_offsets_per_trigger: int = Field(100_000, ge=1_000)
     """Largest micro-batch, in messages."""
-    state_partitions: int = Field(2, ge=1, le=1_000)
-    """Partitions of the state; fixed for the life of a checkpoint."""
+    state_partitions: int = Field(1, ge=1, le=1_000)
+    """Partitions of the state, and so tasks of a micro-batch; fixed for the life of a checkpoint."""
     spark_master: str = "local[2]"
     driver_memory: str = "1g"
     jars: Path = Path(".tools/spark-jars")
