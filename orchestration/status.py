@@ -1,0 +1,354 @@
+"""How the whole pipeline is: what `tickhouse status` shows.
+
+Here: collecting it, from files, Kafka, Delta and MongoDB, each of which may be away, the judgement whether a finite
+source has gone through everything, and a table for people.
+Not here: changing anything; the command line (`orchestration.cli`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from deltalake.exceptions import DeltaError
+from pydantic import BaseModel
+from pymongo.errors import PyMongoError
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestration import processes
+from orchestration.kafka import KafkaAway, Offsets, Topics, lag
+from orchestration.lakehouse import Lakehouse, TableVersion
+from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore
+from orchestration.settings import OrchestrationSettings, read_endpoints
+from orchestration.streams import Streams
+from orchestration.supervisor import StreamView, epoch_seconds
+from spark_jobs.jobs import JOBS, TOPICS, JobSpec
+
+_KAFKA_SECONDS = 0.8
+_MONGO_SECONDS = 0.6
+_FRESH_SECONDS = 30.0
+
+
+class StreamStatus(BaseModel):
+    """One stream job. Counts are cumulative since its checkpoint began; None = never said."""
+
+    state: str
+    """running, starting, stopping, stopped, crashed, hung or given_up."""
+    pid: int | None = None
+    error: str | None = None
+    input_rows: int | None = None
+    output_rows: int | None = None
+    late: int | None = None
+    duplicates: int | None = None
+    rejects: int | None = None
+    lag: int | None = None
+    """Messages on its input topics that it has not processed."""
+    archive_lag: int | None = None
+    """Messages on its output topics that are not in its tables yet."""
+    last_batch_ms: float | None = None
+    last_event_time: str | None = None
+
+
+class ProducerStatus(BaseModel):
+    """The producer, by its last heartbeat."""
+
+    state: str = "stopped"
+    pid: int | None = None
+    sent: int = 0
+    acknowledged: int = 0
+    skipped: int = 0
+    failures: dict[str, int] = {}
+    last_timestamp: str | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+class CollectionStatus(BaseModel):
+    """One MongoDB collection: every row of the table up to `delta_version` is in it, `documents` in number."""
+
+    documents: int
+    delta_version: int | None
+
+
+class ServiceStatus(BaseModel):
+    """One local process that is neither stream nor producer."""
+
+    state: str
+    """running or stopped."""
+    pid: int | None
+
+
+class Status(BaseModel):
+    """Everything. `problems` says in sentences what could not be looked at, and what to do."""
+
+    source: str | None
+    source_note: str | None
+    kafka_bootstrap: str
+    mongo_uri: str
+    lakehouse: str
+    dagster_url: str | None
+    producer: ProducerStatus
+    streams: dict[str, StreamStatus]
+    load: dict[str, CollectionStatus]
+    services: dict[str, ServiceStatus]
+    drained: bool
+    waiting_for: list[str]
+    """Why `drained` is not true, in words."""
+    problems: list[str]
+
+
+def collect(settings: OrchestrationSettings) -> Status:
+    """Look at everything, in at most about two seconds. Parts that are away are named in `problems`.
+
+    Raises SettingsError when the home's `endpoints.json` is damaged.
+    """
+    problems: list[str] = []
+    endpoints = read_endpoints(settings.home)
+    # The order is what makes `drained` certain: consumers are looked at before what they consume. Anything that comes
+    # in between then makes a consumer look behind, never ahead.
+    producer = processes.read_heartbeat(settings.home, "producer") or {}
+    heartbeats = {name: processes.read_heartbeat(settings.home, name) or {} for name in JOBS}
+    ends = _ends(settings, problems)
+    version = _table_version(settings, problems)
+    loaded = _loaded(settings, problems)
+    source = endpoints.source if endpoints else producer.get("source")
+    reasons = waiting_for(source, producer, heartbeats, ends, version, loaded)
+    streams = Streams(settings)
+    given_up = streams.given_up()
+    return Status(
+        source=source,
+        source_note=endpoints.source_note if endpoints else None,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        mongo_uri=without_password(settings.mongo_uri),
+        lakehouse=settings.lakehouse,
+        dagster_url=endpoints.dagster_url if endpoints else None,
+        producer=_producer(settings, producer),
+        streams={name: _stream(streams.observe(name), spec, ends, given_up.get(name)) for name, spec in JOBS.items()},
+        load={
+            collection: CollectionStatus(documents=record.documents, delta_version=record.delta_version)
+            if (record := loaded.get(collection))
+            else CollectionStatus(documents=0, delta_version=None)
+            for collection in COLLECTIONS.values()
+        },
+        services=_services(settings),
+        drained=not reasons,
+        waiting_for=reasons,
+        problems=problems,
+    )
+
+
+def waiting_for(
+    source: str | None,
+    producer: Mapping[str, Any],
+    heartbeats: Mapping[str, Mapping[str, Any]],
+    ends: Offsets,
+    zscores: TableVersion | None,
+    loaded: Mapping[str, Loaded],
+) -> list[str]:
+    """What a finite source's messages still have to go through; empty when all of it is done.
+
+    `source` is the one that is meant to run, `producer` the producer's heartbeat, which may be of an earlier source;
+    `heartbeats` by job, `ends` by topic, `loaded` by collection. The heartbeats must have been read before `ends`,
+    these before the table's version, and that before `loaded`.
+    """
+    reasons = []
+    if source is None or not source.startswith("replay:"):
+        reasons.append("the source has no end" if source else "there is no source")
+    elif producer.get("source") != source:
+        reasons.append("the source has not begun")
+    elif producer.get("state") != "ended":
+        reasons.append("the source has not ended")
+    for name, spec in JOBS.items():
+        for query, topics in queries_of(spec).items():
+            behind = lag(ends, offsets_of(heartbeats.get(name, {}), query), topics)
+            if behind is None:
+                reasons.append(f"the end of {' or '.join(topics)} is not known")
+            elif behind:
+                reasons.append(f"query {query} has {behind} messages to go")
+    if zscores is None:
+        reasons.append(f"there is no table {TABLE}")
+    for collection in COLLECTIONS.values():
+        record = loaded.get(collection)
+        if record is None or zscores is None or record[:2] != (zscores.table_id, zscores.version):
+            reasons.append(f"collection {collection} is not up to date")
+    return reasons
+
+
+def queries_of(spec: JobSpec) -> dict[str, tuple[str, ...]]:
+    """The queries of a job and the topics that each reads: the computation, and the copies of topics to tables."""
+    return {spec.name: spec.inputs} | {table: (topic,) for table, topic in spec.archives.items()}
+
+
+def offsets_of(heartbeat: Mapping[str, Any], query: str) -> Offsets:
+    """Next offsets to read of a query, by topic and partition, as its heartbeat says; empty when it does not."""
+    offsets = heartbeat.get("queries", {}).get(query, {}).get("offsets", {})
+    return {
+        topic: {int(partition): int(offset) for partition, offset in partitions.items()}
+        for topic, partitions in offsets.items()
+    }
+
+
+def stream_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
+    """Messages that wait for a job's computation; None when unknown."""
+    return lag(ends, offsets_of(heartbeat, spec.name), spec.inputs) if heartbeat else None
+
+
+def archive_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
+    """Messages of a job's output topics that are not in its tables yet; None when unknown or when it has none."""
+    lags = [lag(ends, offsets_of(heartbeat, table), (topic,)) for table, topic in spec.archives.items()]
+    known = [value for value in lags if value is not None]
+    return sum(known) if heartbeat and known and len(known) == len(lags) else None
+
+
+def without_password(uri: str) -> str:
+    """A connection string fit to be shown: user and password replaced."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
+def _ends(settings: OrchestrationSettings, problems: list[str]) -> Offsets:
+    try:
+        return Topics(settings.kafka_bootstrap, _KAFKA_SECONDS).end_offsets(TOPICS)
+    except KafkaAway as error:
+        problems.append(f"{error}: start the stack with `tickhouse up`, or set TICKHOUSE_KAFKA_BOOTSTRAP")
+        return {}
+
+
+def _table_version(settings: OrchestrationSettings, problems: list[str]) -> TableVersion | None:
+    try:
+        return Lakehouse(settings.lakehouse).version(TABLE)
+    except (DeltaError, OSError) as error:
+        problems.append(f"the table {TABLE} in {settings.lakehouse} cannot be read: {error}")
+        return None
+
+
+def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded]:
+    try:
+        store = MongoStore(settings.mongo_uri, _MONGO_SECONDS)
+        try:
+            return store.loaded()
+        finally:
+            store.close()
+    except PyMongoError as error:
+        reason = str(error).split(",", maxsplit=1)[0].split(" (", maxsplit=1)[0]
+        problems.append(
+            f"MongoDB at {without_password(settings.mongo_uri)} does not answer ({reason}): "
+            "start the stack with `tickhouse up`, or set TICKHOUSE_MONGO_URI"
+        )
+        return {}
+
+
+def _producer(settings: OrchestrationSettings, heartbeat: Mapping[str, Any]) -> ProducerStatus:
+    process = processes.recorded(settings.home, "producer")
+    alive = process is not None and processes.alive(process)
+    told = {field: heartbeat[field] for field in ProducerStatus.model_fields if heartbeat.get(field) is not None}
+    status = ProducerStatus.model_validate(told)
+    status.pid = process.pid if process and alive else None
+    if not alive and status.state in ("running", "waiting"):
+        # One without a record was started by hand, by another service manager perhaps: its heartbeat alone tells.
+        fresh = time.time() - epoch_seconds(heartbeat["written_at"]) < _FRESH_SECONDS
+        if process is not None or not fresh:
+            status.state = "crashed"
+    return status
+
+
+def _stream(view: StreamView, spec: JobSpec, ends: Offsets, given_up: str | None) -> StreamStatus:
+    heartbeat = view.heartbeat
+    told = {field: heartbeat[field] for field in StreamStatus.model_fields if heartbeat.get(field) is not None}
+    left_alone = given_up is not None and view.state in ("crashed", "hung")
+    return StreamStatus.model_validate(
+        told
+        | {
+            "state": "given_up" if left_alone else view.state,
+            "pid": view.pid,
+            "error": given_up if left_alone else view.error,
+            "lag": stream_lag(spec, heartbeat, ends),
+            "archive_lag": archive_lag(spec, heartbeat, ends),
+        }
+    )
+
+
+def _services(settings: OrchestrationSettings) -> dict[str, ServiceStatus]:
+    services = {}
+    for name in processes.recorded_names(settings.home):
+        process = processes.recorded(settings.home, name)
+        if process is not None and name not in JOBS:
+            alive = processes.alive(process)
+            services[name] = ServiceStatus(state="running" if alive else "stopped", pid=process.pid if alive else None)
+    return services
+
+
+_COLOURS = {"running": "green", "ended": "green", "starting": "yellow", "waiting": "yellow", "stopping": "yellow"}
+
+
+def render(status: Status) -> RenderableType:
+    """The status as tables for people."""
+    parts: list[RenderableType] = [_overview(status), _streams_table(status), _load_table(status)]
+    parts += [Text(problem, style="red") for problem in status.problems]
+    for name, stream in status.streams.items():
+        if stream.error and stream.state != "running":
+            parts.append(Text(f"{name}: {stream.error.splitlines()[0]}", style="red"))
+    if status.producer.error or status.producer.note:
+        parts.append(Text(f"producer: {status.producer.error or status.producer.note}", style="yellow"))
+    return Group(*parts)
+
+
+def _overview(status: Status) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    source = status.source or "none: nothing was started in this home"
+    table.add_row("Prices", f"{source} ({status.source_note})" if status.source_note else source)
+    producer = status.producer
+    table.add_row(
+        "Producer",
+        Text.assemble(
+            _state(producer.state), f"  {producer.acknowledged:,} sent, last {producer.last_timestamp or '-'}"
+        ),
+    )
+    table.add_row("Kafka", status.kafka_bootstrap)
+    table.add_row("Tables", status.lakehouse)
+    table.add_row("MongoDB", status.mongo_uri)
+    table.add_row("Dagster", status.dagster_url or "-")
+    services = [Text.assemble(f"{name} ", _state(service.state), "  ") for name, service in status.services.items()]
+    table.add_row("Services", Text.assemble(*services) if services else "-")
+    table.add_row("Drained", Text("yes", "green") if status.drained else f"no: {status.waiting_for[0]}")
+    return table
+
+
+def _streams_table(status: Status) -> Table:
+    # Fits into 80 columns; what is left out here is in the JSON form.
+    table = Table(title="Streams", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("stream", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "ms", "last tick"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, stream in status.streams.items():
+        numbers = (
+            stream.input_rows, stream.output_rows, stream.late, stream.duplicates, stream.rejects, stream.lag,
+            stream.archive_lag, stream.last_batch_ms,
+        )  # fmt: skip
+        table.add_row(
+            name,
+            _state(stream.state),
+            *("-" if number is None else f"{number:,.0f}" for number in numbers),
+            stream.last_event_time[11:19] if stream.last_event_time else "-",
+        )
+    return table
+
+
+def _load_table(status: Status) -> Table:
+    table = Table(title="MongoDB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("collection")
+    table.add_column("documents", justify="right")
+    table.add_column("table version", justify="right")
+    for name, collection in status.load.items():
+        version = "-" if collection.delta_version is None else str(collection.delta_version)
+        table.add_row(name, f"{collection.documents:,}", version)
+    return table
+
+
+def _state(state: str) -> Text:
+    return Text(state, _COLOURS.get(state, "dim" if state == "stopped" else "red"))

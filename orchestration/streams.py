@@ -1,0 +1,170 @@
+"""The four stream jobs as detached processes: start, look at, stop.
+
+Here: what a sensor, a launch and the status do with a stream, on top of `orchestration.processes`.
+Not here: deciding when (`orchestration.supervisor`), Dagster (`orchestration.jobs`), the computation (`spark_jobs`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from orchestration import processes
+from orchestration.local.java import find_java
+from orchestration.settings import PREFIX, PROJECT_ROOT, OrchestrationSettings
+from orchestration.supervisor import StreamView, judge_stream
+from spark_jobs.jobs import JOBS
+
+STOP_SECONDS = 20.0
+START_SECONDS = 90.0
+_POLL_SECONDS = 0.25
+_SUPERVISION = "streams.supervision.json"
+_LOG_LINES = 30
+_LOG_BYTES = 64_000
+
+
+class StreamError(RuntimeError):
+    """A stream did not start or ended with an error; the text says why, with the last lines of its log."""
+
+
+def command_of(name: str) -> list[str]:
+    """The command line of a stream job."""
+    return [sys.executable, "-m", "spark_jobs", name]
+
+
+class Streams:
+    """The stream jobs of one home. `command` gives the command line of a job by its name."""
+
+    names: tuple[str, ...] = tuple(JOBS)
+
+    def __init__(self, settings: OrchestrationSettings, command: Callable[[str], Sequence[str]] = command_of) -> None:
+        self._settings = settings
+        self._home = settings.home
+        self._command = command
+
+    def wanted(self, name: str) -> bool:
+        """Whether the stream should be running."""
+        return processes.get_wanted(self._home, name) == "running"
+
+    def observe(self, name: str, lag: int | None = None) -> StreamView:
+        """Look at a stream. `lag`: messages that wait for it, None when unknown."""
+        process = processes.recorded(self._home, name)
+        # The heartbeat comes second: one that says "stopped" is then not older than the process's end.
+        alive = process is not None and processes.alive(process)
+        return judge_stream(
+            pid=process.pid if process else None,
+            alive=alive,
+            started_at=process.create_time if process else 0.0,
+            heartbeat=processes.read_heartbeat(self._home, name),
+            now=time.time(),
+            lag=lag,
+        )
+
+    def given_up(self) -> dict[str, str]:
+        """The streams that the supervisor has given up, with its reasons, as it noted last."""
+        try:
+            noted = json.loads((processes.run_folder(self._home) / _SUPERVISION).read_bytes())
+        except (FileNotFoundError, ValueError):
+            # Never noted, or torn by a power cut: the supervisor notes it again.
+            return {}
+        return {str(name): str(reason) for name, reason in noted.items()}
+
+    def note_given_up(self, reasons: Mapping[str, str]) -> None:
+        """Note which streams are given up, for those who do not ask Dagster."""
+        if self.given_up() != dict(reasons):
+            processes.write_json(processes.run_folder(self._home) / _SUPERVISION, reasons)
+
+    def launch(self, name: str, wait_seconds: float = START_SECONDS) -> StreamView:
+        """Want the stream, start it unless it runs, and wait until it is at work.
+
+        One that hangs or is about to end is stopped first. Raises StreamError when it ends or is not at work in time;
+        it is then left as it is: wanted, and in the supervisor's care.
+        """
+        processes.set_wanted(self._home, name, "running")
+        process = processes.recorded(self._home, name)
+        if process is not None and self.observe(name).state in ("hung", "stopping"):
+            processes.stop(process, STOP_SECONDS)
+        if process is None or not processes.alive(process):
+            self._start(name, {f"{PREFIX}TRIGGER": "continuous"})
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            view = self.observe(name)
+            if view.state == "running":
+                return view
+            if view.state != "starting":
+                raise StreamError(self._told(name, f"{name} is {view.state}: {view.error}"))
+            if time.monotonic() > deadline:
+                raise StreamError(self._told(name, f"{name} is not at work after {wait_seconds:.0f} s"))
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self, name: str) -> None:
+        """Stop wanting the stream and stop it; returns when it is gone."""
+        processes.set_wanted(self._home, name, "stopped")
+        self.end(name)
+
+    def end(self, name: str) -> None:
+        """Stop the stream's process, whatever is wanted; returns when it is gone."""
+        process = processes.recorded(self._home, name)
+        if process is not None:
+            processes.stop(process, STOP_SECONDS)
+
+    def run_available(self, name: str, timeout_seconds: float) -> StreamView:
+        """Process what there is, and end. Raises StreamError when it fails or takes longer than `timeout_seconds`."""
+        process = self._start(name, {f"{PREFIX}TRIGGER": "available_now"})
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            while processes.alive(process):
+                if time.monotonic() > deadline:
+                    raise StreamError(self._told(name, f"{name} was not done after {timeout_seconds:.0f} s"))
+                time.sleep(_POLL_SECONDS)
+        finally:
+            # Whatever ends this wait, a cancelled run included, ends the process.
+            processes.stop(process, STOP_SECONDS)
+        code = processes.exit_code(process)
+        if code != 0:
+            error = self.observe(name).error
+            raise StreamError(self._told(name, f"{name} ended with exit code {code}: {error}"))
+        return self.observe(name)
+
+    def log_path(self, name: str) -> Path:
+        """Where a stream's output goes."""
+        return self._home / "logs" / f"{name}.log"
+
+    def log_tail(self, name: str, lines: int = _LOG_LINES) -> str:
+        """The last lines of a stream's log; empty when there is none."""
+        try:
+            with self.log_path(name).open("rb") as log:
+                log.seek(max(0, self.log_path(name).stat().st_size - _LOG_BYTES))
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    def _start(self, name: str, extra: dict[str, str]) -> processes.Process:
+        try:
+            return processes.start(self._home, name, self._command(name), self._environment() | extra)
+        except processes.ProcessError as error:
+            raise StreamError(str(error)) from error
+
+    def _environment(self) -> dict[str, str]:
+        settings = self._settings
+        environment = dict(os.environ)
+        environment |= {
+            f"{PREFIX}HOME": str(settings.home),
+            f"{PREFIX}KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+            f"{PREFIX}LAKEHOUSE": settings.lakehouse,
+            f"{PREFIX}CHECKPOINTS": settings.checkpoints,
+            f"{PREFIX}LATENESS_SECONDS": str(settings.lateness_seconds),
+            f"{PREFIX}JARS": str(settings.jars),
+            "JAVA_HOME": str(find_java(os.environ).path),
+        }
+        # The code location may have been started in any folder; its processes must find the same code.
+        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        return environment
+
+    def _told(self, name: str, sentence: str) -> str:
+        return f"{sentence}\nThe end of {self.log_path(name)}:\n{self.log_tail(name)}"
