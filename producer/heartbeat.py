@@ -131,8 +131,10 @@ class Heartbeat:
         now = self._progress.snapshot()
         failures = ", ".join(f"{count} × {kind}" for kind, count in sorted(now["failures"].items())) or "none"
         _log.info(
-            "%s: %d sent, %d acknowledged, %d skipped, %d polls missed, failures: %s; last tick %s",
-            *(now[name] for name in ("state", "sent", "acknowledged", "skipped", "missed")),
+            "%s%s: %d sent, %d acknowledged, %d skipped, %d polls missed, failures: %s; last tick %s",
+            now["state"],
+            f" ({now['note']})" if now["note"] else "",
+            *(now[name] for name in ("sent", "acknowledged", "skipped", "missed")),
             failures,
             now["last_timestamp"],
         )

@@ -100,6 +100,8 @@ _REPLIES: dict[str, Callable[[float, Reply], Reply]] = {
 _ON_THE_WIRE = ("slow", "trickle", "trickle-headers", "truncated", "reset")
 FAILURES = (*_REPLIES, *_ON_THE_WIRE)
 """The kinds of failure, by status where there is one."""
+GOOD = "good"
+"""What is scripted for an answer without failure in between."""
 # What --failure-rate draws from: all that pass by themselves.
 _AT_RANDOM = tuple(kind for kind in FAILURES if kind not in ("400", "418", "trickle-headers"))
 
@@ -123,8 +125,8 @@ class Exchange:
     def script(self, failures: list[Failure]) -> None:
         """Queue failures for the next requests. Raises ValueError for a kind that does not exist."""
         for failure in failures:
-            if failure.kind not in FAILURES or failure.times < 1 or failure.seconds < 0:
-                raise ValueError(f"{failure} is no failure; the kinds are {', '.join(FAILURES)}")
+            if failure.kind not in (*FAILURES, GOOD) or failure.times < 1 or failure.seconds < 0:
+                raise ValueError(f"{failure} is no failure; the kinds are {', '.join((*FAILURES, GOOD))}")
         with self._lock:
             for failure in failures:
                 self._scripted.extend([failure] * failure.times)
@@ -147,9 +149,9 @@ class Exchange:
             weight = self._weigh(now, 2 if "symbol" in query else 4)
             failure = self._next_failure(now, weight)
             self._count += 1
-            self._requests.append(
-                {"wall": time.time(), "monotonic": now, "query": query, "failure": failure.kind if failure else None}
-            )
+            kind = failure.kind if failure else None
+            prices = good.body.decode() if failure is None else None
+            self._requests.append({"monotonic": now, "query": query, "failure": kind, "prices": prices})
         reply = (
             good if failure is None or failure.kind not in _REPLIES else _REPLIES[failure.kind](failure.seconds, good)
         )
@@ -164,6 +166,8 @@ class Exchange:
             return Failure(kind, until - now)
         if self._scripted:
             failure = self._scripted.popleft()
+            if failure.kind == GOOD:
+                return None
         elif weight > WEIGHT_LIMIT:
             failure = Failure("429", 60 - now % 60)
         elif self._chance.random() < self._failure_rate:
