@@ -1,0 +1,317 @@
+"""Fetches what is not in the Python environment: the JARs of Spark's connectors and of the broker, and mongod.
+
+Here: pinned coordinates with checksums (the .txt files beside this module), the fetch, its progress and its locks.
+Not here: how any of it is started.
+
+JARs come through the Ivy that PySpark ships, named one by one without their dependencies; mongod through pip. A fetch
+goes to a folder of its own, is verified, then renamed: a folder that is there is complete. What an interrupted fetch
+has got is kept for the next one, and of two fetches at once the second waits for the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+from xml.sax.saxutils import quoteattr
+
+from orchestration.local.java import Java
+
+PINS = Path(__file__).parent
+DEBIAN_TRUST_STORE = Path("/etc/ssl/certs/java/cacerts")
+MONGOD_IN_WHEEL = Path("fiftyone", "db", "bin", "mongod")
+
+IVY_SETTINGS = """<ivysettings>
+  <caches defaultCacheDir={cache}/>
+  <settings defaultResolver="central"/>
+  <resolvers><ibiblio name="central" m2compatible="true" usepoms="false" checksums=""/></resolvers>
+</ivysettings>
+"""
+
+
+class FetchFailed(RuntimeError):
+    """A tool cannot be fetched or is damaged; the text says what to do."""
+
+
+class Progress(Protocol):
+    """Where a fetch reports to: how many files of a bundle have arrived, out of how many."""
+
+    def __call__(self, bundle: str, arrived: int, total: int) -> None: ...
+
+
+def _silent(bundle: str, arrived: int, total: int) -> None:
+    """No report."""
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One pinned JAR."""
+
+    organisation: str
+    name: str
+    revision: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}-{self.revision}.jar"
+
+
+def pinned_jars(bundle: str) -> list[Jar]:
+    """The JARs of `spark-jars` or `kafka-jars`, as their list beside this module has them."""
+    lines = (PINS / f"{bundle}.txt").read_text(encoding="utf-8").splitlines()
+    jars = []
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            sha256, coordinates = line.split()
+            organisation, name, revision = coordinates.split(":")
+            jars.append(Jar(organisation, name, revision, sha256))
+    return jars
+
+
+def spark_jars(tools: Path) -> Path:
+    """Folder of the JARs that Spark needs beside its own."""
+    return tools / "spark-jars"
+
+
+def kafka_jars(tools: Path) -> Path:
+    """Folder of the broker's JARs."""
+    return tools / "kafka-jars"
+
+
+def mongod_on_path(environment: Mapping[str, str]) -> Path | None:
+    """A mongod that the machine has, which goes before the packaged one."""
+    found = shutil.which("mongod", path=environment.get("PATH", ""))
+    return Path(found) if found else None
+
+
+def packaged_mongod(tools: Path) -> Path:
+    """Where the packaged mongod is once fetched."""
+    return tools / "mongod" / MONGOD_IN_WHEEL
+
+
+def missing(tools: Path, environment: Mapping[str, str]) -> list[str]:
+    """Names of the bundles that would have to be fetched: of spark-jars, kafka-jars, mongod."""
+    names = [bundle for bundle in ("spark-jars", "kafka-jars") if not _complete(tools / bundle, pinned_jars(bundle))]
+    if mongod_on_path(environment) is None and not packaged_mongod(tools).is_file():
+        names.append("mongod")
+    return names
+
+
+def ensure_tools(tools: Path, java: Java, environment: Mapping[str, str], progress: Progress = _silent) -> None:
+    """Fetch what is missing, all bundles at once. At once when nothing is.
+
+    Raises FetchFailed, with every reason, when something cannot be had.
+    """
+    tools.mkdir(parents=True, exist_ok=True)
+    fetch = _Fetch(tools, java, environment, progress)
+    names = missing(tools, environment)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(fetch.mongod) if name == "mongod" else pool.submit(fetch.jars, name) for name in names]
+        try:
+            wait(running)
+        except BaseException:
+            fetch.cancel()
+            raise
+    reasons = [str(error) for job in running if (error := job.exception()) is not None]
+    if reasons:
+        raise FetchFailed(" ".join(dict.fromkeys(reasons)))
+
+
+def _complete(folder: Path, jars: list[Jar]) -> bool:
+    """Whether the folder holds exactly these JARs, byte for byte."""
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != {jar.file_name for jar in jars}:
+        return False
+    return all(_sha256(folder / jar.file_name) == jar.sha256 for jar in jars)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Fetch:
+    """One fetch of several bundles, whose helper programs can be ended from another thread."""
+
+    def __init__(self, tools: Path, java: Java, environment: Mapping[str, str], progress: Progress) -> None:
+        self._tools = tools
+        self._java = java
+        self._environment = environment
+        self._progress = progress
+        self._cancelled = False
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def cancel(self) -> None:
+        """End what is under way; the waiting threads then fail."""
+        self._cancelled = True
+        for child in self._children:
+            child.kill()
+
+    def jars(self, bundle: str) -> None:
+        """Fetch, verify and put in place one bundle of JARs."""
+        jars, folder = pinned_jars(bundle), self._tools / bundle
+        with _locked(self._tools / f".{bundle}.lock"):
+            if _complete(folder, jars):  # another process has just fetched it
+                return
+            work = self._tools / f".{bundle}.partial"
+            work.mkdir(exist_ok=True)
+            arrived = work / "jars"
+            shutil.rmtree(arrived, ignore_errors=True)
+            _write_ivy_files(work, jars)
+            self._run_ivy(work, bundle, len(jars))
+            damaged = [jar for jar in jars if not _is_intact(arrived / jar.file_name, jar)]
+            if damaged:
+                shutil.rmtree(work)  # so that the next attempt fetches it all anew
+                names = ", ".join(jar.file_name for jar in damaged)
+                raise FetchFailed(f"{names} arrived damaged (wrong checksum) and was thrown away: run the same again.")
+            _put_in_place(arrived, folder)
+            shutil.rmtree(work)
+
+    def mongod(self) -> None:
+        """Fetch the packaged mongod; pip verifies its checksum."""
+        with _locked(self._tools / ".mongod.lock"):
+            if packaged_mongod(self._tools).is_file():
+                return
+            self._progress("mongod", 0, 1)
+            arrived = self._tools / ".mongod.partial"
+            shutil.rmtree(arrived, ignore_errors=True)
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+            command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(arrived)]
+            command += ["--requirement", str(PINS / "mongod-requirements.txt")]
+            output: list[bytes] = []
+            if self._run(command, output.append) != 0:
+                raise FetchFailed(_pip_failure(b"".join(output).decode(errors="replace")))
+            if not os.access(arrived / MONGOD_IN_WHEEL, os.X_OK):
+                raise FetchFailed(f"the package in {arrived} has no mongod that can be executed: run the same again.")
+            _put_in_place(arrived, self._tools / "mongod")
+            self._progress("mongod", 1, 1)
+
+    def _run_ivy(self, work: Path, bundle: str, total: int) -> None:
+        command = [str(self._java.executable), *_network_options(self._environment), "-cp", str(_pyspark_jars() / "*")]
+        command += ["org.apache.ivy.Main", "-settings", str(work / "settings.xml"), "-ivy", str(work / "ivy.xml")]
+        command += ["-confs", "default", "-retrieve", str(work / "jars" / "[artifact]-[revision].[ext]")]
+        log = work / "ivy.log"
+        arrived = 0
+        self._progress(bundle, 0, total)
+        with log.open("wb") as kept:
+
+            def read(line: bytes) -> None:
+                nonlocal arrived
+                kept.write(line)
+                if b"[SUCCESSFUL ]" in line:
+                    arrived += 1
+                    self._progress(bundle, arrived, total)
+
+            code = self._run(command, read)
+        if code != 0 or not (work / "jars").is_dir():
+            raise FetchFailed(_ivy_failure(bundle, log))
+        self._progress(bundle, total, total)
+
+    def _run(self, command: list[str], read: Callable[[bytes], object]) -> int:
+        """Run a helper program, handing on its output line by line; returns its exit code."""
+        with subprocess.Popen(
+            command,
+            env=dict(self._environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as child:
+            self._children.append(child)
+            if self._cancelled:
+                child.kill()
+            assert child.stdout is not None
+            for line in child.stdout:
+                read(line)
+        return child.returncode
+
+
+def _is_intact(path: Path, jar: Jar) -> bool:
+    return path.is_file() and _sha256(path) == jar.sha256
+
+
+def _put_in_place(arrived: Path, folder: Path) -> None:
+    if folder.exists():  # incomplete or of other versions: renaming it away first keeps the swap short
+        outdated = folder.with_name(f".{folder.name}.outdated")
+        shutil.rmtree(outdated, ignore_errors=True)
+        folder.rename(outdated)
+        arrived.rename(folder)
+        shutil.rmtree(outdated)
+    else:
+        arrived.rename(folder)
+
+
+def _write_ivy_files(work: Path, jars: list[Jar]) -> None:
+    (work / "settings.xml").write_text(IVY_SETTINGS.format(cache=quoteattr(str(work / "cache"))), encoding="utf-8")
+    dependencies = "\n".join(
+        f'    <dependency org="{jar.organisation}" name="{jar.name}" rev="{jar.revision}" transitive="false"/>'
+        for jar in jars
+    )
+    (work / "ivy.xml").write_text(
+        '<ivy-module version="2.0">\n  <info organisation="tickhouse" module="tools"/>\n'
+        '  <configurations><conf name="default"/></configurations>\n'
+        f'  <dependencies defaultconf="default->default">\n{dependencies}\n  </dependencies>\n</ivy-module>\n',
+        encoding="utf-8",
+    )
+
+
+def _ivy_failure(bundle: str, log: Path) -> str:
+    output = log.read_text(encoding="utf-8", errors="replace")
+    no_network = ("UnknownHostException", "ConnectException", "NoRouteToHost", "SocketTimeout", "HttpTimeout", "SSL")
+    if any(sign in output for sign in no_network):
+        return (
+            f"The {bundle} cannot be fetched because the package registry does not answer: check the network or the "
+            "proxy and run the same again, what has arrived is kept."
+        )
+    return f"The {bundle} cannot be fetched; {log} says why. Run the same again, what has arrived is kept."
+
+
+def _network_options(environment: Mapping[str, str]) -> Iterator[str]:
+    """What Java does not take from the system by itself: added certificate authorities, the proxy, time-outs."""
+    if DEBIAN_TRUST_STORE.is_file():
+        yield f"-Djavax.net.ssl.trustStore={DEBIAN_TRUST_STORE}"
+    proxy = urlsplit(environment.get("HTTPS_PROXY") or environment.get("https_proxy") or "")
+    if proxy.hostname:
+        yield f"-Dhttps.proxyHost={proxy.hostname}"
+        yield f"-Dhttps.proxyPort={proxy.port or 80}"
+    yield "-Dsun.net.client.defaultConnectTimeout=20000"
+    yield "-Dsun.net.client.defaultReadTimeout=60000"
+
+
+def _pyspark_jars() -> Path:
+    spec = find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        raise FetchFailed("PySpark is not installed in this environment: run `make setup`.")
+    return Path(spec.origin).parent / "jars"
+
+
+def _pip_failure(output: str) -> str:
+    choices = "install MongoDB's server so that `mongod` is on PATH, or let TICKHOUSE_MONGO_URI name a running one"
+    if "No module named pip" in output:
+        return f"mongod cannot be fetched because this Python environment has no pip: {choices}."
+    if "Connection" in output or "resolve" in output or "timed out" in output:
+        return (
+            "mongod cannot be fetched because the package registry does not answer: check the network or the proxy "
+            "and run the same again."
+        )
+    if "No matching distribution" in output:
+        return f"The packaged mongod is for Linux on x86-64 only: {choices}."
+    last = output.strip().splitlines()[-1] if output.strip() else "pip gave no reason"
+    return f"mongod cannot be fetched ({last}): {choices}."
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,159 @@
+"""A Kafka broker of one node on this machine, for the local stack and the tests.
+
+Belongs here: its configuration, command, readiness, and the topics. Does not belong here: starting and watching the
+process (`orchestration.stack`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from orchestration.local.java import Java
+
+PARTITIONS = 4
+"""Partitions of each topic."""
+_CLUSTER_ID = "dGlja2hvdXNlLWxvY2FsMQ"
+_TEN_YEARS_MINUTES = 10 * 365 * 24 * 60
+_CONFIGURATION = """# Written at each start; changes are lost.
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+# One node keeps one copy of everything.
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+offsets.topic.num.partitions=8
+transaction.state.log.num.partitions=8
+group.initial.rebalance.delay.ms=0
+# Committed offsets and transactional ids are what makes publishing exactly once. They must outlive any pause.
+offsets.retention.minutes={retention_minutes}
+transactional.id.expiration.ms=2147483647
+log.retention.hours=168
+log.segment.bytes=268435456
+# A log is then found consistent after a crash by reading little of it.
+log.flush.offset.checkpoint.interval.ms=10000
+"""
+_LOGGING = """status = error
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %p %c{1}: %m%n
+"""
+
+
+class TopicMismatch(Exception):
+    """A topic exists with another number of partitions than it must have; the message says what to do."""
+
+
+class NotReady(Exception):
+    """A server did not answer in time, or ended; the message says where to look."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that keeps its files in `directory` and listens on two ports of 127.0.0.1."""
+
+    directory: Path
+    port: int
+    controller_port: int
+
+    @property
+    def bootstrap(self) -> str:
+        """Its address for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def prepare(self, java: Java, kafka_jars: Path) -> None:
+        """Write its configuration, and format its storage the first time. Raises subprocess.CalledProcessError."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        data = self.directory / "data"
+        self._properties.write_text(
+            _CONFIGURATION.format(
+                port=self.port,
+                controller_port=self.controller_port,
+                data=data,
+                retention_minutes=_TEN_YEARS_MINUTES,
+            )
+        )
+        self._logging.write_text(_LOGGING)
+        if not (data / "meta.properties").exists():
+            command = [*self._java(java, kafka_jars), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+            command += ["--cluster-id", _CLUSTER_ID, "--config", str(self._properties)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+
+    def command(self, java: Java, kafka_jars: Path) -> list[str]:
+        """The command that runs it in the foreground; SIGTERM stops it cleanly."""
+        return [*self._java(java, kafka_jars), "kafka.Kafka", str(self._properties)]
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
+    def _logging(self) -> Path:
+        return self.directory / "log4j2.properties"
+
+    def _java(self, java: Java, kafka_jars: Path) -> list[str]:
+        options = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
+        return [
+            str(java.executable),
+            *options,
+            f"-Dlog4j2.configurationFile={self._logging}",
+            f"-Djava.io.tmpdir={self.directory}",
+            "-cp",
+            f"{kafka_jars}/*",
+        ]
+
+
+def wait_ready(bootstrap: str, alive: Callable[[], bool], timeout_seconds: float) -> None:
+    """Wait until the broker answers. Raises NotReady when it has ended or does not answer in time."""
+    deadline = time.monotonic() + timeout_seconds
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    while True:
+        try:
+            admin.list_topics(timeout=1)
+            return
+        except KafkaException as error:
+            if not alive():
+                raise NotReady("the Kafka broker has ended: its log says why") from error
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"the Kafka broker did not answer on {bootstrap} within {timeout_seconds:.0f} s: see its log"
+                ) from error
+            time.sleep(0.1)
+
+
+def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS) -> None:
+    """Create the topics that are not there yet. Raises TopicMismatch, KafkaException."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    existing = admin.list_topics(timeout=30).topics
+    for name in names:
+        if name in existing and len(existing[name].partitions) != partitions:
+            raise TopicMismatch(
+                f"topic {name} has {len(existing[name].partitions)} partitions instead of {partitions}, which "
+                "would scatter what must stay in order: use another home, or delete the topic if it is not needed"
+            )
+    missing = [NewTopic(name, partitions, 1) for name in names if name not in existing]
+    for future in (admin.create_topics(missing) if missing else {}).values():
+        try:
+            future.result(timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise

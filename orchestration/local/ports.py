@@ -1,0 +1,41 @@
+"""Ports of 127.0.0.1: which are free, which are taken.
+
+Not here: who uses which port (`orchestration.stack`).
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+
+LOOPBACK = "127.0.0.1"
+# Below the range from which the kernel takes the ports of outgoing connections: a service that is started again finds
+# its port free.
+_FIRST, _LAST = 20_000, 32_000
+
+
+def is_free(port: int) -> bool:
+    """Whether a service could listen on that port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the services do: remains of closed ones
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def answers(port: int) -> bool:
+    """Whether something accepts connections on that port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def free_port() -> int:
+    """A port that nobody uses, chosen at random so that stacks started at once rarely meet. Raises OSError."""
+    for _ in range(1000):
+        port = random.randrange(_FIRST, _LAST)  # noqa: S311 (no secret)
+        if is_free(port):
+            return port
+    raise OSError(f"no free port between {_FIRST} and {_LAST}")
