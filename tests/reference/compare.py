@@ -3,7 +3,8 @@
     python -m tests.reference.compare --bootstrap 127.0.0.1:9092 --lakehouse .tickhouse/lakehouse \
         --mongo mongodb://127.0.0.1:27017/
 
-Exit code 0 = every result is there once and right. Each line of the table is one output:
+Exit code 0 = every result is there once and right, 1 = not, 2 = a part cannot be read. Each line of the table is one
+output:
   expected    final results that are owed              found       what is there
   missing     owed, not there (in a readable form)      duplicate   there again, whatever the repetition says
   unexpected  there, not owed: not final, late, no tick wrong        there and owed, but not what it must be
@@ -330,7 +331,7 @@ def compare_everything(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the report; 1 when anything is not right."""
+    """Prints the report; 1 when anything is not right, 2 when the system cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.reference.compare",
         description=__doc__,
@@ -347,14 +348,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part, given in (("delta", options.lakehouse), ("mongo", options.mongo)):
         if (given is None) != (part in options.skip):
             parser.error(f"give either --{'lakehouse' if part == 'delta' else part} or --skip {part}")
-    report = compare_everything(
-        options.bootstrap,
-        options.lakehouse,
-        options.mongo,
-        lateness=round(options.lateness * 1000),
-        sent=options.sent,
-        wait=options.wait,
-    )
+    try:
+        report = compare_everything(
+            options.bootstrap,
+            options.lakehouse,
+            options.mongo,
+            lateness=round(options.lateness * 1000),
+            sent=options.sent,
+            wait=options.wait,
+        )
+    except readers.UNREADABLE as error:
+        print(f"cannot be read: {error}", file=sys.stderr)
+        return 2
     print(report.text())
     return 0 if report.ok else 1
 

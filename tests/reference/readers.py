@@ -1,6 +1,7 @@
 """Reads a running system into a `Snapshot`: Kafka (committed messages only), Delta tables, MongoDB.
 
-Every read ends: at the offsets that were the end, or with `Unreadable` after a time limit. Not here: any judgement.
+Every read ends: at the end of what is committed, or with one of the `UNREADABLE` errors after a time limit. Not here:
+any judgement.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from tests.reference.model import INPUT_TOPIC, Message
 from tests.reference.snapshot import (
@@ -38,6 +40,10 @@ _BATCH = 10_000
 
 class Unreadable(RuntimeError):
     """A part of the system cannot be read; the text says which and why."""
+
+
+UNREADABLE = (Unreadable, KafkaException, DeltaError, PyMongoError)
+"""All that reading a system may raise."""
 
 
 def read_system(bootstrap: str, lakehouse: str | None, mongo: str | None) -> Snapshot:
@@ -64,6 +70,7 @@ def read_system(bootstrap: str, lakehouse: str | None, mongo: str | None) -> Sna
                     Record(one.partition() or 0, one.offset() or 0, _bytes(one.key()), _bytes(one.value()))
                     for one in read
                 ]
+        snapshot.notes.extend(_open_transactions(bootstrap, consumer, partitions))
         if lakehouse is not None:
             snapshot.tables = read_tables(lakehouse)
         if mongo is not None:
@@ -78,7 +85,7 @@ def read_system(bootstrap: str, lakehouse: str | None, mongo: str | None) -> Sna
 # --- Kafka ------------------------------------------------------------------------------------------------------
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(bootstrap: str, isolation: str = "read_committed") -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -86,7 +93,7 @@ def _consumer(bootstrap: str) -> Consumer:
             "group.id": f"reference-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "auto.offset.reset": "error",
             "check.crcs": True,
         }
@@ -107,6 +114,22 @@ def _ends(consumer: Consumer, topic: str, partitions: list[int]) -> dict[int, tu
             raise Unreadable(f"no answer about the offsets of {topic} partition {partition}")
         ends[partition] = offsets
     return ends
+
+
+def _open_transactions(bootstrap: str, committed: Consumer, partitions: dict[str, list[int]]) -> list[str]:
+    """A sentence for each output partition on which messages wait for the end of a transaction."""
+    notes = []
+    uncommitted = _consumer(bootstrap, "read_uncommitted")
+    try:
+        for topic in OUTPUT_TOPICS:
+            stable = _ends(committed, topic, partitions.get(topic, []))
+            for partition, (_, end) in _ends(uncommitted, topic, partitions.get(topic, [])).items():
+                waiting = end - stable[partition][1]
+                if waiting > 0:
+                    notes.append(f"{topic} partition {partition}: {waiting} offsets wait for an open transaction")
+    finally:
+        uncommitted.close()
+    return notes
 
 
 def _read_topic(consumer: Consumer, topic: str, partitions: list[int]) -> list[KafkaMessage]:
