@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +63,10 @@ class Rejection(NamedTuple):
 
 
 _SYMBOL = re.compile(r"[A-Z0-9._-]{1,32}")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?")
+_PRICE_PLACES = 8
+_PRICE_WHOLE_PLACES = 10
+_LONGEST_EXPONENT = 18  # more digits than any text of a message's size can make up for
 _TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
@@ -136,17 +138,19 @@ def parse_timestamp(text: str) -> int | None:
 
 def parse_price(text: str) -> int | None:
     """The price in 1e-8 units, or None unless `text` is a JSON number that is positive and exact as decimal(18,8)."""
-    if not _NUMBER.fullmatch(text):
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    value = Decimal(text)
-    # The bounds come first: they make the exact scaling below cheap whatever the exponent.
-    if not (Decimal("1e-8") <= value < Decimal("1e10")):
+    sign, whole, fraction, exponent_text = match.groups(default="")
+    digits = (whole + fraction).rstrip("0")
+    significant = digits.lstrip("0")
+    if sign or not significant or len(exponent_text) > _LONGEST_EXPONENT:
         return None
-    _sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    digits_text = "".join(map(str, digits)).rstrip("0")
-    exponent += len(digits) - len(digits_text)
-    return int(digits_text) * 10 ** (exponent + 8) if exponent >= -8 else None
+    # value = digits * 10^exponent, with neither leading nor trailing zeros.
+    exponent = int(exponent_text or "0") - len(fraction) + len(whole + fraction) - len(digits)
+    if exponent < -_PRICE_PLACES or len(significant) + exponent > _PRICE_WHOLE_PLACES:
+        return None
+    return int(significant) * 10 ** (exponent + _PRICE_PLACES)
 
 
 def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:

@@ -10,6 +10,7 @@ that copies the topic to a Delta table with longer micro-batches, because a Delt
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -48,7 +49,14 @@ _BATCH_GRACE_SECONDS = 10.0
 
 
 class QueryFailed(Exception):
-    """A query of the job ended with an error; the message is Spark's."""
+    """A query of the job ended with an error; the message is its root cause, in a line."""
+
+
+def _root_cause(message: str) -> str:
+    """The line that names what went wrong; around it Spark puts the traces of three processes and the plan."""
+    cause = message.partition("=== Streaming Query ===")[0].strip()
+    named = re.findall(r"^(?:[\w$]+\.)*[A-Z]\w*(?:Error|Exception|Operation|Failure)\b.*", cause, re.MULTILINE)
+    return str(named[-1]) if named else cause.partition("\n")[0]
 
 
 def run(name: str, settings: StreamSettings) -> int:
@@ -142,7 +150,8 @@ class _Job:
         for query in queries:
             failure = query.exception()
             if failure is not None:
-                raise QueryFailed(f"query {query.name}: {failure}")
+                _log.error("query %s failed: %s", query.name, failure)
+                raise QueryFailed(f"query {query.name}: {_root_cause(str(failure))}")
 
     def _starts(self) -> Iterator[Callable[[], StreamingQuery]]:
         yield self._start_compute

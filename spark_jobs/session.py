@@ -16,6 +16,11 @@ from spark_jobs.settings import StreamSettings
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 
 
+# Few cores are shared by several JVMs with small heaps: the serial collector costs least, and optimising what runs for
+# milliseconds a second never pays back what it takes.
+_JVM_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}"
+
+
 class MissingPart(Exception):
     """Something that a job needs is not there; the message says what to do."""
 
@@ -45,8 +50,7 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
     options = {
         "spark.driver.extraClassPath": class_path,
         "spark.driver.memory": settings.driver_memory,
-        # Few cores are shared by several JVMs with small heaps: the serial collector costs least.
-        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}",
+        "spark.driver.extraJavaOptions": _JVM_OPTIONS,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
