@@ -150,7 +150,8 @@ def parse_price(text: str) -> int | None:
     exponent = int(exponent_text or "0") - len(fraction) + len(whole + fraction) - len(digits)
     if exponent < -_PRICE_PLACES or len(significant) + exponent > _PRICE_WHOLE_PLACES:
         return None
-    return int(significant) * 10 ** (exponent + _PRICE_PLACES)
+    scaled: int = int(significant) * 10 ** (exponent + _PRICE_PLACES)
+    return scaled
 
 
 def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:

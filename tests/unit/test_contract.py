@@ -35,7 +35,7 @@ def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str =
         message(price="9919048" + "0" * 5_000 + "e-5002"),
         message(timestamp='"2025-05-08T06:12:38.300999999+02:00"'),
         message(timestamp='"2025-05-07T22:42:38.30-05:30"'),
-        b' {"timestamp":"2025-05-08T04:12:38.300Z", "x":[{"symbol":2,"symbol":3}],"price":99190.48,"symbol":"BTCUSDT"}\n',
+        b' {"timestamp":"2025-05-08T04:12:38.300Z", "x":[{"a":2,"a":3}],"price":99190.48,"symbol":"BTCUSDT"}\n',
         b'{"\\u0073ymbol":"BTC\\u0055SDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300Z","x":1,"x":2}',
     ],
 )
