@@ -136,6 +136,8 @@ def test_offsets_decide_the_order_then_partitions() -> None:
     expected = evaluate(messages)
     assert expected.units == {("A", START): 10**8}
     assert expected.duplicates == 2
+    # Without the one that is first in both: a lower offset on a higher partition comes first.
+    assert evaluate(messages[:2]).units == {("A", START): 2 * 10**8}
 
 
 def test_another_symbols_progress_changes_nothing() -> None:
