@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestration import processes
-from orchestration.local.java import find_java
+from orchestration.local.java import JavaMissing, find_java
 from orchestration.settings import PREFIX, PROJECT_ROOT, OrchestrationSettings
 from orchestration.supervisor import StreamView, judge_stream
 from spark_jobs.jobs import JOBS
@@ -77,6 +77,10 @@ class Streams:
         """Note which streams are given up, for those who do not ask Dagster."""
         if self.given_up() != dict(reasons):
             processes.write_json(processes.run_folder(self._home) / _SUPERVISION, reasons)
+
+    def keep(self, name: str) -> StreamView | None:
+        """Launch the stream if it is (still) wanted; None when it is not."""
+        return self.launch(name) if self.wanted(name) else None
 
     def launch(self, name: str, wait_seconds: float = START_SECONDS) -> StreamView:
         """Want the stream, start it unless it runs, and wait until it is at work.
@@ -146,7 +150,7 @@ class Streams:
     def _start(self, name: str, extra: dict[str, str]) -> processes.Process:
         try:
             return processes.start(self._home, name, self._command(name), self._environment() | extra)
-        except processes.ProcessError as error:
+        except (processes.ProcessError, JavaMissing) as error:
             raise StreamError(str(error)) from error
 
     def _environment(self) -> dict[str, str]:

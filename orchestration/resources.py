@@ -1,0 +1,101 @@
+"""Dagster resources: each gives a domain object that knows nothing of Dagster.
+
+Here: which home, and the overrides that tests and other deployments need. Addresses are looked up when they are used,
+so that loading the definitions does no network I/O, no connection string is shown in Dagster's interface, and a code
+location that was started before the stack finds it.
+Not here: what the objects do (`orchestration.streams`, `.lakehouse`, `.kafka`, `.mongo_load`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from orchestration.kafka import Topics
+from orchestration.lakehouse import Lakehouse
+from orchestration.mongo_load import MongoStore
+from orchestration.settings import OrchestrationSettings
+from orchestration.streams import Streams, command_of
+
+
+class HomeResource(dg.ConfigurableResource[Any]):
+    """A home and, where given, addresses that win over its own."""
+
+    home: str
+    kafka_bootstrap: str | None = None
+    mongo_uri: str | None = None
+    lakehouse: str | None = None
+
+    def settings(self) -> OrchestrationSettings:
+        """The settings of the home. Raises SettingsError naming what is wrong."""
+        return OrchestrationSettings.read(
+            home=Path(self.home),
+            kafka_bootstrap=self.kafka_bootstrap,
+            mongo_uri=self.mongo_uri,
+            lakehouse=self.lakehouse,
+        )
+
+
+class StreamsResource(HomeResource):
+    """The stream jobs. `command`, if given, is run with the job's name as last argument instead of the real job."""
+
+    command: list[str] = Field(default_factory=list)
+
+    def get(self) -> Streams:
+        """The streams of the home."""
+        if self.command:
+            return Streams(self.settings(), lambda name: [*self.command, name])
+        return Streams(self.settings(), command_of)
+
+
+class LakehouseResource(HomeResource):
+    """The Delta tables."""
+
+    def get(self) -> Lakehouse:
+        """The tables of the home."""
+        return Lakehouse(self.settings().lakehouse)
+
+
+class TopicsResource(HomeResource):
+    """The Kafka topics."""
+
+    timeout_seconds: float = 2.0
+
+    def get(self) -> Topics:
+        """The topics of the home's broker."""
+        return Topics(self.settings().kafka_bootstrap, self.timeout_seconds)
+
+
+class MongoResource(HomeResource):
+    """The MongoDB collections."""
+
+    timeout_seconds: float = 3.0
+
+    @contextmanager
+    def open(self) -> Iterator[MongoStore]:
+        """The collections, for the time of the context."""
+        store = MongoStore(self.settings().mongo_uri, self.timeout_seconds)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def build_resources(
+    settings: OrchestrationSettings, overrides: Mapping[str, dg.ConfigurableResource[Any]] | None = None
+) -> dict[str, dg.ConfigurableResource[Any]]:
+    """All resources for the home of `settings`; `overrides` replace them by name."""
+    home = str(settings.home)
+    resources: dict[str, dg.ConfigurableResource[Any]] = {
+        "streams": StreamsResource(home=home),
+        "lakehouse": LakehouseResource(home=home),
+        "topics": TopicsResource(home=home),
+        "mongo": MongoResource(home=home),
+    }
+    unknown = set(overrides or {}) - set(resources)
+    if unknown:
+        raise ValueError(f"no such resource: {', '.join(sorted(unknown))}; there are {', '.join(resources)}")
+    return resources | dict(overrides or {})

@@ -1,0 +1,292 @@
+"""The sensors: watching the streams, and loading MongoDB while there are new z-scores.
+
+Here: looking (files, Kafka, Delta, MongoDB, run records) and turning conclusions into Dagster's events and requests.
+Not here: the conclusions (`orchestration.watch`, `.supervisor`, `.checks`), or the work (`.jobs`, `.assets`).
+
+Everything is decided from what is there and from the cursor, never from memory: a code location can be reloaded at any
+time. The load has a sensor of its own rather than an AutomationCondition, because what is to be loaded is known by
+comparing two records outside Dagster (the table's version and what MongoDB says it holds), because a failed last load
+must be repeated although nothing new comes, and because a condition is evaluated only every 30 seconds.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from pymongo.errors import PyMongoError
+
+from orchestration import checks, processes
+from orchestration.assets import TOPIC, table_metadata
+from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
+from orchestration.kafka import KafkaAway, Offsets
+from orchestration.lakehouse import Lakehouse, TableVersion
+from orchestration.mongo_load import TABLE
+from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
+from orchestration.status import archive_lag, stream_lag
+from orchestration.streams import Streams
+from orchestration.supervisor import History
+from orchestration.watch import (
+    LOAD_POLICY,
+    OBSERVE_SECONDS,
+    Memory,
+    Reported,
+    StreamSight,
+    check_is_news,
+    decide_load,
+    decide_stream,
+    tables_to_report,
+)
+from spark_jobs.contract import TICKS_TOPIC
+from spark_jobs.jobs import JOBS, TABLES, TOPICS
+
+SUPERVISOR_SECONDS = 5
+LOAD_SECONDS = 15
+STREAM_RUN_SECONDS = 300.0
+"""A run of a stream job that is older than this and not finished is taken for dead: it takes at most two minutes."""
+LOAD_RUN_SECONDS = 600.0
+"""The same for a load. One that is not dead but slow does no harm beside a second one."""
+
+_LAUNCH_OPS = {"launch_streams": "launch", "stop_streams": "stop", "restart_streams": "restart"}
+
+
+def streams_under_way(instance: dg.DagsterInstance, now: float) -> set[str]:
+    """Streams that an unfinished run is about, in whatever unfinished status it is."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    under_way: set[str] = set()
+    for record in records:
+        if now - record.create_timestamp.timestamp() < STREAM_RUN_SECONDS:
+            under_way |= _streams_of(record.dagster_run)
+    return under_way
+
+
+def _streams_of(run: dg.DagsterRun) -> set[str]:
+    op = _LAUNCH_OPS.get(run.job_name)
+    if op is not None:
+        run_config: Mapping[str, Any] = run.run_config
+        config = run_config.get("ops", {}).get(op, {}).get("config", {})
+        return set(config.get("streams", JOBS))
+    keys = {key.to_user_string() for key in run.asset_selection or ()}
+    return {spec.name for spec in JOBS.values() if keys & set(spec.tables)}
+
+
+def load_under_way(instance: dg.DagsterInstance, now: float) -> bool:
+    """Whether an unfinished run loads MongoDB, in whatever unfinished status it is."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=load_mongodb.name, statuses=NOT_FINISHED_STATUSES), limit=10
+    )
+    return any(now - record.create_timestamp.timestamp() < LOAD_RUN_SECONDS for record in records)
+
+
+def load_failures(instance: dg.DagsterInstance) -> list[float]:
+    """When the loads since the last good one failed, in epoch seconds, oldest first; as many as matter."""
+    finished = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=load_mongodb.name, statuses=finished), limit=LOAD_POLICY.limit
+    )
+    failures = []
+    for record in records:
+        if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        failures.append(record.end_time or record.update_timestamp.timestamp())
+    return failures[::-1]
+
+
+@dg.sensor(
+    jobs=list(STREAM_JOBS),
+    minimum_interval_seconds=SUPERVISOR_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Keeps the wanted streams running, and reports their tables' new versions, their lag and their health.",
+)
+def supervisor(
+    context: dg.SensorEvaluationContext,
+    streams: StreamsResource,
+    topics: TopicsResource,
+    lakehouse: LakehouseResource,
+) -> dg.SensorResult:
+    """One look at all streams."""
+    now = time.time()
+    memory = _remembered(context)
+    ends, kafka_away = _ends(topics)
+    processes_ = streams.get()
+    under_way = streams_under_way(context.instance, now)
+    sights = _look(processes_, ends, under_way)
+    requests = _requests(context, processes_, sights, memory, now, kafka_away)
+    tables = lakehouse.get()
+    found = {table: version for table in TABLES if (version := tables.version(table)) is not None}
+    events: list[Any] = [*_materialisations(tables, found, memory, now)]
+    if now - memory.observed_at >= OBSERVE_SECONDS:
+        events += _observations(streams, sights, ends, memory, now)
+    events += _evaluations(processes_, sights, memory, now)
+    return dg.SensorResult(run_requests=requests, asset_events=events, cursor=memory.to_cursor())
+
+
+def _remembered(context: dg.SensorEvaluationContext) -> Memory:
+    try:
+        return Memory.from_cursor(context.cursor)
+    except ValueError as error:
+        context.log.warning("starting without memory of earlier attempts: %s", error)
+        return Memory()
+
+
+def _ends(topics: TopicsResource) -> tuple[Offsets, str | None]:
+    try:
+        return topics.get().end_offsets(TOPICS), None
+    except KafkaAway as error:
+        return {}, str(error)
+
+
+def _look(streams: Streams, ends: Offsets, under_way: set[str]) -> dict[str, StreamSight]:
+    sights = {}
+    for name, spec in JOBS.items():
+        heartbeat = streams.observe(name).heartbeat
+        waiting = stream_lag(spec, heartbeat, ends)
+        sights[name] = StreamSight(
+            streams.observe(name, waiting),
+            streams.wanted(name),
+            name in under_way,
+            waiting,
+            archive_lag(spec, heartbeat, ends),
+        )
+    return sights
+
+
+def _requests(
+    context: dg.SensorEvaluationContext,
+    streams: Streams,
+    sights: Mapping[str, StreamSight],
+    memory: Memory,
+    now: float,
+    kafka_away: str | None,
+) -> list[dg.RunRequest]:
+    """Run requests for what is to be started; one for all that are down, because a run has its own cost."""
+    down: list[str] = []
+    hung: list[str] = []
+    for name, sight in sights.items():
+        decision = decide_stream(sight, memory.histories.get(name, History()), now, kafka_away)
+        memory.histories[name] = decision.history
+        if decision.action != "nothing":
+            context.log.info("%s is %s: %s, %s", name, sight.view.state, decision.action, decision.reason)
+        if decision.action == "start":
+            (hung if sight.view.state == "hung" else down).append(name)
+    streams.note_given_up({name: history.given_up for name, history in memory.histories.items() if history.given_up})
+    requests = []
+    for job, names in ((launch_streams, down), (restart_streams, hung)):
+        if names:
+            config = {"streams": names, "only_wanted": True}
+            requests.append(
+                dg.RunRequest(
+                    # Each attempt has a key of its own: a repeated key would be taken for a request already met.
+                    run_key=f"{','.join(names)}@{now:.3f}",
+                    job_name=job.name,
+                    run_config={"ops": {_LAUNCH_OPS[job.name]: {"config": config}}},
+                    tags={"tickhouse/streams": "-".join(names)},
+                )
+            )
+    return requests
+
+
+def _materialisations(
+    lakehouse: Lakehouse, found: Mapping[str, TableVersion], memory: Memory, now: float
+) -> Iterable[dg.AssetMaterialization]:
+    for table in tables_to_report(found, memory, now):
+        yield dg.AssetMaterialization(asset_key=table, metadata=table_metadata(lakehouse, table))
+        memory.tables[table] = Reported(found[table].table_id, found[table].version, now)
+
+
+def _observations(
+    streams: StreamsResource, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
+) -> list[dg.AssetObservation]:
+    seconds = now - memory.observed_at
+    counts: dict[str, int] = {}
+    observations = []
+
+    def rate(name: str, count: int) -> dict[str, Any]:
+        counts[name] = count
+        earlier = memory.counts.get(name)
+        # A counter that went back began anew: there is no rate to tell.
+        known = memory.observed_at > 0 and earlier is not None and count >= earlier
+        return {"messages_per_second": round((count - earlier) / seconds, 3)} if known and earlier is not None else {}
+
+    if TICKS_TOPIC in ends:
+        total = sum(ends[TICKS_TOPIC].values())
+        producer = processes.read_heartbeat(streams.settings().home, "producer") or {}
+        told = {key: producer[key] for key in ("source", "state", "last_timestamp") if producer.get(key)}
+        lags = {f"lag_{name}": sight.lag for name, sight in sights.items() if sight.lag is not None}
+        metadata = {"end_offset_sum": total, **rate(TICKS_TOPIC, total), **told, **lags}
+        observations.append(dg.AssetObservation(asset_key=TOPIC, metadata=metadata))
+    for name, sight in sights.items():
+        heartbeat = sight.view.heartbeat
+        if not heartbeat:
+            continue
+        metadata = {"state": sight.view.state, **rate(name, heartbeat.get("input_rows", 0))}
+        metadata |= {
+            key: heartbeat[key]
+            for key in (
+                "input_rows",
+                "output_rows",
+                "late",
+                "duplicates",
+                "rejects",
+                "last_batch_ms",
+                "last_event_time",
+            )
+            if heartbeat.get(key) is not None
+        }
+        waiting = {"lag": sight.lag, "archive_lag": sight.archive_lag}
+        metadata |= {key: value for key, value in waiting.items() if value is not None}
+        observations += [dg.AssetObservation(asset_key=table, metadata=metadata) for table in JOBS[name].tables]
+    memory.observed_at, memory.counts = now, counts
+    return observations
+
+
+def _evaluations(
+    streams: Streams, sights: Mapping[str, StreamSight], memory: Memory, now: float
+) -> Iterable[dg.AssetCheckEvaluation]:
+    for name, sight in sights.items():
+        outcomes = checks.judge(
+            sight.view,
+            stream=name,
+            wanted=sight.wanted,
+            lag=sight.lag,
+            given_up=memory.histories[name].given_up,
+        )
+        for key, outcome in outcomes.items():
+            label = f"{key.asset}:{key.name}"
+            if check_is_news(label, outcome.passed, outcome.description, memory, now):
+                memory.checks[label] = (outcome.passed, outcome.description, now)
+                yield checks.evaluation(key, outcome)
+
+
+@dg.sensor(
+    target=load_mongodb,
+    minimum_interval_seconds=LOAD_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Loads new z-scores into MongoDB.",
+)
+def load_new_zscores(
+    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
+) -> dg.SensorResult:
+    """One comparison of the table's version with what MongoDB holds."""
+    now = time.time()
+    newest = lakehouse.get().version(TABLE)
+    try:
+        with mongo.open() as store:
+            loaded = store.loaded()
+    except PyMongoError as error:
+        return dg.SensorResult(skip_reason=f"MongoDB does not answer, nothing is attempted until it does: {error}")
+    decision = decide_load(
+        newest,
+        loaded,
+        in_flight=load_under_way(context.instance, now),
+        failures=load_failures(context.instance),
+        now=now,
+    )
+    if not decision.request:
+        return dg.SensorResult(skip_reason=decision.reason)
+    context.log.info("loading: %s", decision.reason)
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"load@{now:.3f}")])
+
+
+ALL_SENSORS = (supervisor, load_new_zscores)

@@ -1,0 +1,53 @@
+"""What the Dagster tests share: tables written without Spark, resources for a temporary home, an ephemeral instance."""
+
+import datetime
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from orchestration import processes
+from orchestration.definitions import build_definitions
+from orchestration.resources import MongoResource, StreamsResource, TopicsResource
+from orchestration.settings import OrchestrationSettings
+from spark_jobs.jobs import JOBS
+
+STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
+NOWHERE = "127.0.0.1:1"
+"""An address at which nothing listens."""
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def stand_in_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home whose streams are stand-ins; none is left running."""
+    for name in ("KAFKA_BOOTSTRAP", "MONGO_URI", "LAKEHOUSE", "CHECKPOINTS", "HOME"):
+        monkeypatch.delenv(f"TICKHOUSE_{name}", raising=False)
+    processes.run_folder(tmp_path)
+    yield tmp_path
+    for name in JOBS:
+        process = processes.recorded(tmp_path, name)
+        if process is not None:
+            processes.stop(process, 5)
+
+
+def definitions(home: Path, **overrides: Any) -> dg.Definitions:
+    """The definitions for a home with stand-ins for streams and nothing behind the addresses, unless overridden."""
+    resources = {
+        "streams": StreamsResource(home=str(home), command=STAND_IN),
+        "topics": TopicsResource(home=str(home), kafka_bootstrap=NOWHERE, timeout_seconds=0.2),
+        "mongo": MongoResource(home=str(home), mongo_uri=f"mongodb://{NOWHERE}/", timeout_seconds=0.2),
+    }
+    return build_definitions(OrchestrationSettings(home=home), resources | overrides)
+
+
+def utc(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)

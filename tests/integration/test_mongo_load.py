@@ -1,0 +1,303 @@
+"""Loading MongoDB, against the real server, from Delta tables written without Spark."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pymongo import MongoClient
+
+from orchestration.lakehouse import Lakehouse, NotAppendOnly
+from orchestration.mongo_load import (
+    COLLECTIONS,
+    DATABASE,
+    RECORDS_DATABASE,
+    Document,
+    LoadError,
+    MongoStore,
+    load,
+)
+from spark_jobs.contract import WINDOWS
+from tests.zscore_tables import START_MS, append, rows, score
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(mongo_uri: str) -> Iterator[MongoClient[Document]]:
+    with MongoClient[Document](mongo_uri, tz_aware=True) as opened:
+        for database in (DATABASE, RECORDS_DATABASE):
+            opened.drop_database(database)
+        yield opened
+
+
+@pytest.fixture
+def store(mongo_uri: str, client: MongoClient[Document]) -> Iterator[MongoStore]:
+    opened = MongoStore(mongo_uri)
+    yield opened
+    opened.close()
+
+
+def expected(ticks: Sequence[int], window: str, symbol: str = "BTCUSDT") -> dict[str, Document]:
+    documents = {}
+    for tick in ticks:
+        time = datetime.datetime.fromtimestamp((START_MS + 100 * tick) / 1_000, datetime.UTC)
+        identity = f"{symbol}|{time.strftime('%Y-%m-%dT%H:%M:%S')}.{time.microsecond // 1_000:03d}Z"
+        documents[identity] = {
+            "_id": identity,
+            "timestamp": time,
+            "symbol": symbol,
+            "window": window,
+            "zscore_price": score(tick, window),
+        }
+    return documents
+
+
+def assert_holds(client: MongoClient[Document], ticks: Sequence[int], windows: Sequence[str] = tuple(WINDOWS)) -> None:
+    for window in windows:
+        found = {document["_id"]: document for document in client[DATABASE][COLLECTIONS[window]].find()}
+        assert found == expected(ticks, window)
+
+
+def test_a_table_is_loaded_whole_and_then_by_what_is_new(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(100)))
+    append(tmp_path, rows(range(100, 2_500)))
+    first = load(Lakehouse(str(tmp_path)), store)
+    assert [(done.window, done.rows, done.loaded.documents) for done in first] == [(w, 2_500, 2_500) for w in WINDOWS]
+    assert_holds(client, range(2_500))
+
+    append(tmp_path, rows(range(2_500, 2_510)))
+    second = load(Lakehouse(str(tmp_path)), store)
+    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in second} == {(10, 2_510, 2)}
+    assert second[0].last_event_time == datetime.datetime.fromtimestamp(START_MS / 1_000 + 250.9, datetime.UTC)
+    assert_holds(client, range(2_510))
+
+    assert {done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {0}
+
+
+def test_the_database_has_exactly_the_six_collections_with_their_index(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows([0]))
+    load(Lakehouse(str(tmp_path)), store)
+    assert sorted(client[DATABASE].list_collection_names()) == sorted(f"btc-price-zscore-{w}" for w in WINDOWS)
+    keys = [index["key"] for index in client[DATABASE]["btc-price-zscore-30s"].list_indexes()]
+    assert {"symbol": 1, "timestamp": 1} in [dict(key) for key in keys]
+    document = client[DATABASE]["btc-price-zscore-1m"].find_one()
+    assert document == {
+        "_id": "BTCUSDT|2025-05-08T13:06:00.000Z",
+        "timestamp": datetime.datetime(2025, 5, 8, 13, 6, tzinfo=datetime.UTC),
+        "symbol": "BTCUSDT",
+        "window": "1m",
+        "zscore_price": 0.1,
+    }
+
+
+def test_an_empty_table_is_loaded_too(tmp_path: Path, store: MongoStore, client: MongoClient[Document]) -> None:
+    append(tmp_path, rows([]))
+    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
+        (0, 0, 0)
+    }  # fmt: skip
+    assert len(client[DATABASE].list_collection_names()) == len(WINDOWS)
+
+
+def test_some_windows_can_be_loaded_before_the_others(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(5)))
+    load(Lakehouse(str(tmp_path)), store, ["5m"])
+    append(tmp_path, rows(range(5, 8)))
+    assert {done.window: done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {
+        window: 3 if window == "5m" else 8 for window in WINDOWS
+    }
+    assert_holds(client, range(8))
+
+
+def test_many_versions_are_loaded_in_parts_that_are_recorded(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.mongo_load.VERSIONS_AT_ONCE", 2)
+    for tick in range(5):
+        append(tmp_path, rows([tick]))
+    cut_off = CutOff(store, after_writes=len(WINDOWS) * 4)
+    with pytest.raises(PowerCut):
+        load(Lakehouse(str(tmp_path)), cut_off)
+    assert {record.delta_version for record in store.loaded().values()} == {3}
+    assert {record.documents for record in store.loaded().values()} == {4}
+    assert {done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {1}
+    assert_holds(client, range(5))
+
+
+class PowerCut(Exception):
+    """The load ends here, whatever it was doing."""
+
+
+class CutOff(MongoStore):
+    """A store that fails for good after so many writes (`write` or `record`)."""
+
+    def __init__(self, store: MongoStore, *, after_writes: int = 10**9, after_records: int = 10**9) -> None:
+        self.__dict__.update(store.__dict__)
+        self._writes, self._recordings = after_writes, after_records
+
+    def write(self, window: str, documents: Sequence[Document]) -> None:
+        self._writes -= 1
+        if self._writes < 0:
+            raise PowerCut
+        super().write(window, documents)
+
+    def record(self, window: str, loaded: Any) -> None:
+        self._recordings -= 1
+        if self._recordings < 0:
+            raise PowerCut
+        super().record(window, loaded)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5, 6, 7, 11, 12])
+def test_a_load_cut_off_while_writing_is_made_good(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], writes: int
+) -> None:
+    append(tmp_path, rows(range(4)))
+    append(tmp_path, rows(range(4, 9)))
+    lakehouse = Lakehouse(str(tmp_path))
+    try:
+        load(lakehouse, CutOff(store, after_writes=writes))
+    except PowerCut:
+        assert writes < 12
+        assert store.loaded() == {}
+    load(lakehouse, store)
+    assert_holds(client, range(9))
+
+
+@pytest.mark.parametrize("records", range(6))
+def test_a_load_cut_off_while_recording_is_made_good(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], records: int
+) -> None:
+    append(tmp_path, rows(range(9)))
+    with pytest.raises(PowerCut):
+        load(Lakehouse(str(tmp_path)), CutOff(store, after_records=records))
+    assert len(store.loaded()) == records
+    repeated = load(Lakehouse(str(tmp_path)), store)
+    assert [done.rows for done in repeated] == [0] * records + [9] * (6 - records)
+    assert_holds(client, range(9))
+
+
+def test_loads_at_the_same_time_do_no_harm(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], mongo_uri: str
+) -> None:
+    for tick in range(0, 3_000, 300):
+        append(tmp_path, rows(range(tick, tick + 300)))
+
+    def once(_: int) -> None:
+        own = MongoStore(mongo_uri)
+        try:
+            load(Lakehouse(str(tmp_path)), own)
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(once, range(4)))
+    assert_holds(client, range(3_000))
+    assert {(record.delta_version, record.documents) for record in store.loaded().values()} == {(9, 3_000)}
+
+
+def test_a_load_that_lags_does_not_take_back_what_another_recorded(tmp_path: Path, store: MongoStore) -> None:
+    append(tmp_path, rows(range(3)))
+    early = load(Lakehouse(str(tmp_path)), store, ["1h"])[0].loaded
+    append(tmp_path, rows(range(3, 6)))
+    late = load(Lakehouse(str(tmp_path)), store, ["1h"])[0].loaded
+    store.record("1h", early)
+    assert store.loaded()[COLLECTIONS["1h"]].delta_version == late.delta_version == 1
+
+
+def test_a_table_made_anew_is_loaded_from_its_beginning(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    for tick in range(3):
+        append(tmp_path, rows([tick]))
+    load(Lakehouse(str(tmp_path)), store)
+    shutil.rmtree(tmp_path / "zscores")
+    append(tmp_path, rows(range(10)))
+    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
+        (10, 10, 0)
+    }  # fmt: skip
+    assert_holds(client, range(10))
+
+
+def test_a_table_restored_to_an_earlier_version_is_loaded_from_its_beginning(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows([0]))
+    append(tmp_path, rows([1]))
+    shutil.copytree(tmp_path / "zscores", tmp_path / "copy")
+    append(tmp_path, rows([2]))
+    load(Lakehouse(str(tmp_path)), store)
+    shutil.rmtree(tmp_path / "zscores")
+    (tmp_path / "copy").rename(tmp_path / "zscores")
+    assert {(done.rows, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {(2, 1)}
+    assert_holds(client, range(3))
+
+
+def test_a_table_whose_early_log_is_gone_is_loaded_from_its_content(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    for tick in range(4):
+        append(tmp_path, rows([tick]))
+    DeltaTable(str(tmp_path / "zscores")).create_checkpoint()
+    for version in range(3):
+        (tmp_path / "zscores" / "_delta_log" / f"{version:020d}.json").unlink()
+    append(tmp_path, rows([4]))
+    assert {(done.rows, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {(5, 4)}
+    assert_holds(client, range(5))
+
+
+def test_a_table_without_change_data_is_loaded_from_its_content(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(3)), changes=False)
+    append(tmp_path, rows(range(3, 5)), changes=False)
+    load(Lakehouse(str(tmp_path)), store)
+    append(tmp_path, rows(range(5, 6)), changes=False)
+    assert {done.loaded.documents for done in load(Lakehouse(str(tmp_path)), store)} == {6}
+    assert_holds(client, range(6))
+
+
+def test_compacting_the_table_loads_nothing_again(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    for tick in range(4):
+        append(tmp_path, rows([tick]))
+    load(Lakehouse(str(tmp_path)), store)
+    assert DeltaTable(str(tmp_path / "zscores")).optimize.compact()["numFilesRemoved"] == 4
+    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
+        (0, 4, 4)
+    }  # fmt: skip
+    assert_holds(client, range(4))
+
+
+def test_removed_rows_are_a_fault_and_nothing_is_recorded(tmp_path: Path, store: MongoStore) -> None:
+    append(tmp_path, rows(range(3)))
+    load(Lakehouse(str(tmp_path)), store)
+    DeltaTable(str(tmp_path / "zscores")).delete("symbol = 'BTCUSDT'")
+    with pytest.raises(NotAppendOnly, match="changed or removed"):
+        load(Lakehouse(str(tmp_path)), store)
+    assert {record.delta_version for record in store.loaded().values()} == {0}
+
+
+def test_a_row_with_other_windows_is_a_fault(tmp_path: Path, store: MongoStore) -> None:
+    append(tmp_path, rows([0], windows=["30s", "1m", "5m", "15m", "1h", "30m"]))
+    with pytest.raises(LoadError, match="in that order"):
+        load(Lakehouse(str(tmp_path)), store)
+    assert store.loaded() == {}
+
+
+def test_without_a_table_the_reason_says_what_to_do(tmp_path: Path, store: MongoStore) -> None:
+    with pytest.raises(LoadError, match="start the zscore stream"):
+        load(Lakehouse(str(tmp_path)), store)
