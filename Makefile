@@ -1,18 +1,39 @@
-# What a newcomer and the continuous integration type.
+# Two commands matter: `make up` runs the whole stack on this machine, `make test` proves it. Both install what they need.
+PYTHON3 ?= python3
 PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+PACKAGES := producer spark_jobs orchestration tests
 
-.venv/.installed: requirements-dev.txt
-	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --require-hashes -r requirements-dev.txt
-	touch $@
+.venv/.run: requirements.txt pyproject.toml
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON3=…")'
+	@echo "Installing Python packages into .venv (a minute or two the first time)"
+	@$(PYTHON3) -m venv .venv
+	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
-setup: .venv/.installed
+.venv/.test: .venv/.run requirements-dev.txt
+	@echo "Installing what the tests need"
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+tools: .venv/.run
+	@$(PYTHON) -m orchestration.local
+
+setup: .venv/.test tools
+
+# Options go in ARGS: make up ARGS="--source simulator --port 0"
+up: tools
+	@.venv/bin/tickhouse up $(ARGS)
 
 test: setup
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(ARGS)
 
-check: setup
-	.venv/bin/ruff check spark_jobs tests
-	.venv/bin/mypy spark_jobs
+check: .venv/.test
+	.venv/bin/ruff format --check $(PACKAGES)
+	.venv/bin/ruff check $(PACKAGES)
+	.venv/bin/mypy
+	.venv/bin/vulture
+	.venv/bin/deptry .
 
-.PHONY: setup test check
+.PHONY: tools setup up test check

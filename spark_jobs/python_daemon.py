@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import zipimport
 
-import confluent_kafka  # noqa: F401
-import numpy  # noqa: F401  # ICN001
-import pandas  # noqa: F401
-import pyarrow.json  # noqa: F401
+import confluent_kafka
+import numpy
+import pandas
+import pyarrow.json
 from pyspark.daemon import manager
 
 import spark_jobs.operators
-import spark_jobs.sinks  # noqa: F401
+import spark_jobs.sinks
+
+_IMPORTED_BEFORE_THE_FORK = (confluent_kafka, numpy, pandas, pyarrow.json, spark_jobs.operators, spark_jobs.sinks)
 
 
 def _keep(importer: zipimport.zipimporter) -> None:
