@@ -63,21 +63,15 @@ class Loaded(NamedTuple):
     loaded_at: datetime.datetime
 
 
-class Step(NamedTuple):
-    """A range of versions to load next, both included."""
-
-    first: int
-    last: int
-
-
-def next_step(loaded: Loaded | None, table_id: str, version: int) -> Step | None:
-    """Which versions to load next; None when all are loaded.
+def first_version(loaded: Loaded | None, table_id: str, version: int) -> int:
+    """The first version that is not loaded; `version + 1` when all of the table is.
 
     A table made anew, or one that is behind what was loaded (restored from a copy), is loaded from its beginning.
+    `loaded` must have been read before `version`, or a table that went on in between would look restored.
     """
-    behind = loaded is None or loaded.table_id != table_id or loaded.delta_version > version
-    first = 0 if behind or loaded is None else loaded.delta_version + 1
-    return None if first > version else Step(first, min(version, first + VERSIONS_AT_ONCE - 1))
+    if loaded is None or loaded.table_id != table_id or loaded.delta_version > version:
+        return 0
+    return loaded.delta_version + 1
 
 
 @dataclass(frozen=True)
@@ -194,61 +188,62 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
     Memory is bounded by one batch of rows. Raises LoadError when the table is not there or not as it must be, pymongo's
     PyMongoError when MongoDB is away or refuses: what had been recorded by then stays.
     """
+    records = store.loaded()
     state = lakehouse.version(TABLE)
     if state is None:
         raise LoadError(f"there is no table {lakehouse.table_uri(TABLE)}: start the zscore stream first")
     store.prepare(windows)
+    by_first: dict[int, list[str]] = {}
+    for window in windows:
+        record = records.get(collection_name(window))
+        first = first_version(record, state.table_id, state.version)
+        by_first.setdefault(first, []).append(window)
+        if record is not None and record.table_id == state.table_id and record.delta_version > state.version:
+            # It speaks of versions that are no more, and would keep the coming record from replacing it.
+            store.forget(window)
     rows = dict.fromkeys(windows, 0)
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
-        while True:
-            records = store.loaded()
-            pending: dict[Step, list[str]] = {}
-            for window in windows:
-                step = next_step(records.get(collection_name(window)), state.table_id, state.version)
-                if step is not None:
-                    pending.setdefault(step, []).append(window)
-            if not pending:
-                break
-            for step, wanted in pending.items():
-                read = _load_step(lakehouse, store, pool, state.table_id, state.version, step, wanted)
+        for first, wanted in by_first.items():
+            for last, batches in _parts(lakehouse, first, state.version):
+                read = _write(store, pool, batches, wanted)
+                loaded = Loaded(
+                    state.table_id, last, lakehouse.content(TABLE, last).rows, datetime.datetime.now(datetime.UTC)
+                )
                 for window in wanted:
+                    store.record(window, loaded)
+                    records[collection_name(window)] = loaded
                     rows[window] += read
-    last = lakehouse.content(TABLE, state.version).last_event_time
-    return [WindowLoad(window, rows[window], records[collection_name(window)], last) for window in windows]
+    newest = lakehouse.content(TABLE, state.version).last_event_time
+    return [WindowLoad(window, rows[window], records[collection_name(window)], newest) for window in windows]
 
 
-def _load_step(
-    lakehouse: Lakehouse,
-    store: MongoStore,
-    pool: ThreadPoolExecutor,
-    table_id: str,
-    version: int,
-    step: Step,
-    windows: Sequence[str],
+def _write(
+    store: MongoStore, pool: ThreadPoolExecutor, batches: Iterator[pa.RecordBatch], windows: Sequence[str]
 ) -> int:
-    last, batches = _rows(lakehouse, step, version)
+    """Write the documents of all batches, one thread for each collection; returns the number of rows."""
     read = 0
     for batch in batches:
         read += batch.num_rows
         documents = documents_of(batch, windows)
+        # All of a batch is written before the next is read: that bounds the memory.
         for done in [pool.submit(store.write, window, documents[window]) for window in windows]:
             done.result()
-    total = lakehouse.content(TABLE, last).rows
-    loaded = Loaded(table_id, last, total, datetime.datetime.now(datetime.UTC))
-    for window in windows:
-        store.record(window, loaded)
     return read
 
 
-def _rows(lakehouse: Lakehouse, step: Step, version: int) -> tuple[int, Iterator[pa.RecordBatch]]:
-    """The version that is loaded with these rows, and the rows: the step's changes, or else the whole table."""
-    changes = lakehouse.changes(TABLE, step.first, step.last)
-    try:
-        first = next(changes, None)
-    except ChangesUnavailable as error:
-        _log.warning("loading all of the table instead of changes: %s", error)
-        return version, lakehouse.snapshot(TABLE, version, ["symbol", "timestamp", "z_scores"])
-    return step.last, iter(()) if first is None else _chained(first, changes)
+def _parts(lakehouse: Lakehouse, first: int, version: int) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
+    """What to load in order: the version that is loaded with each part, and its rows."""
+    while first <= version:
+        last = min(version, first + VERSIONS_AT_ONCE - 1)
+        changes = lakehouse.changes(TABLE, first, last)
+        try:
+            head = next(changes, None)
+        except ChangesUnavailable as error:
+            _log.warning("loading all of the table instead of its changes: %s", error)
+            yield version, lakehouse.snapshot(TABLE, version, ["symbol", "timestamp", "z_scores"])
+            return
+        yield last, iter(()) if head is None else _chained(head, changes)
+        first = last + 1
 
 
 def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -270,12 +270,12 @@ def load_new_zscores(
 ) -> dg.SensorResult:
     """One comparison of the table's version with what MongoDB holds."""
     now = time.time()
-    newest = lakehouse.get().version(TABLE)
     try:
         with mongo.open() as store:
             loaded = store.loaded()
     except PyMongoError as error:
         return dg.SensorResult(skip_reason=f"MongoDB does not answer, nothing is attempted until it does: {error}")
+    newest = lakehouse.get().version(TABLE)
     decision = decide_load(
         newest,
         loaded,

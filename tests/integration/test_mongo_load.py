@@ -21,6 +21,7 @@ from orchestration.mongo_load import (
     Document,
     LoadError,
     MongoStore,
+    WindowLoad,
     load,
 )
 from spark_jobs.contract import WINDOWS
@@ -59,6 +60,11 @@ def expected(ticks: Sequence[int], window: str, symbol: str = "BTCUSDT") -> dict
     return documents
 
 
+def outcome(done: Sequence[WindowLoad]) -> set[tuple[int, int, int]]:
+    """Rows loaded, documents and version, over all windows: one tuple when all are equal."""
+    return {(each.rows, each.loaded.documents, each.loaded.delta_version) for each in done}
+
+
 def assert_holds(client: MongoClient[Document], ticks: Sequence[int], windows: Sequence[str] = tuple(WINDOWS)) -> None:
     for window in windows:
         found = {document["_id"]: document for document in client[DATABASE][COLLECTIONS[window]].find()}
@@ -76,7 +82,7 @@ def test_a_table_is_loaded_whole_and_then_by_what_is_new(
 
     append(tmp_path, rows(range(2_500, 2_510)))
     second = load(Lakehouse(str(tmp_path)), store)
-    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in second} == {(10, 2_510, 2)}
+    assert outcome(second) == {(10, 2_510, 2)}
     assert second[0].last_event_time == datetime.datetime.fromtimestamp(START_MS / 1_000 + 250.9, datetime.UTC)
     assert_holds(client, range(2_510))
 
@@ -103,9 +109,7 @@ def test_the_database_has_exactly_the_six_collections_with_their_index(
 
 def test_an_empty_table_is_loaded_too(tmp_path: Path, store: MongoStore, client: MongoClient[Document]) -> None:
     append(tmp_path, rows([]))
-    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
-        (0, 0, 0)
-    }  # fmt: skip
+    assert outcome(load(Lakehouse(str(tmp_path)), store)) == {(0, 0, 0)}
     assert len(client[DATABASE].list_collection_names()) == len(WINDOWS)
 
 
@@ -225,9 +229,7 @@ def test_a_table_made_anew_is_loaded_from_its_beginning(
     load(Lakehouse(str(tmp_path)), store)
     shutil.rmtree(tmp_path / "zscores")
     append(tmp_path, rows(range(10)))
-    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
-        (10, 10, 0)
-    }  # fmt: skip
+    assert outcome(load(Lakehouse(str(tmp_path)), store)) == {(10, 10, 0)}
     assert_holds(client, range(10))
 
 
@@ -276,9 +278,7 @@ def test_compacting_the_table_loads_nothing_again(
         append(tmp_path, rows([tick]))
     load(Lakehouse(str(tmp_path)), store)
     assert DeltaTable(str(tmp_path / "zscores")).optimize.compact()["numFilesRemoved"] == 4
-    assert {(done.rows, done.loaded.documents, done.loaded.delta_version) for done in load(Lakehouse(str(tmp_path)), store)} == {
-        (0, 4, 4)
-    }  # fmt: skip
+    assert outcome(load(Lakehouse(str(tmp_path)), store)) == {(0, 4, 4)}
     assert_holds(client, range(4))
 
 

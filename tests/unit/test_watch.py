@@ -1,0 +1,150 @@
+"""What the sensors conclude, as tables of cases."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+from orchestration.lakehouse import TableVersion
+from orchestration.mongo_load import COLLECTIONS, Loaded
+from orchestration.supervisor import History, StreamView
+from orchestration.watch import (
+    CHECK_SECONDS,
+    LOAD_POLICY,
+    TABLE_SECONDS,
+    Memory,
+    Reported,
+    StreamSight,
+    check_is_news,
+    decide_load,
+    decide_stream,
+    tables_to_report,
+)
+
+NOW = 1_000_000.0
+MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def all_loaded(version: int, table_id: str = "t") -> dict[str, Loaded]:
+    return {name: Loaded(table_id, version, 0, MOMENT) for name in COLLECTIONS.values()}
+
+
+FIRST = next(iter(COLLECTIONS.values()))
+
+
+@pytest.mark.parametrize(
+    ("given", "request_it", "reason"),
+    [
+        pytest.param({"newest": None}, False, "no table", id="no table"),
+        pytest.param({}, False, "version 5 is loaded", id="up to date"),
+        pytest.param({"failures": [NOW - 999]}, False, "version 5 is loaded", id="up to date after a failure"),
+        pytest.param({"loaded": {}}, True, "6 collections behind", id="never loaded"),
+        pytest.param({"loaded": all_loaded(4)}, True, "6 collections behind", id="new rows"),
+        pytest.param({"loaded": all_loaded(5, "old")}, True, "6 collections behind", id="a new table"),
+        pytest.param({"loaded": all_loaded(6)}, True, "6 collections behind", id="the table went back"),
+        pytest.param(
+            {"loaded": all_loaded(5) | {FIRST: Loaded("t", 4, 0, MOMENT)}},
+            True,
+            "1 collections behind",
+            id="one behind",
+        ),
+        pytest.param({"loaded": all_loaded(4), "in_flight": True}, False, "under way", id="a load is under way"),
+        pytest.param(
+            {"loaded": all_loaded(4), "failures": [NOW - 14]}, False, "is due in 1 s", id="soon after a failure"
+        ),
+        pytest.param(
+            {"loaded": all_loaded(4), "failures": [NOW - 15]}, True, "attempt 2", id="repeated, no new rows needed"
+        ),
+        pytest.param(
+            {"loaded": all_loaded(4), "failures": [NOW - 99, NOW - 29]}, False, "is due in 1 s", id="pauses grow"
+        ),
+        pytest.param(
+            {"loaded": all_loaded(4), "failures": [NOW - 9_999] * LOAD_POLICY.limit},
+            False,
+            "given up",
+            id="at the limit",
+        ),
+    ],
+)
+def test_load_decision(given: dict[str, Any], request_it: bool, reason: str) -> None:
+    defaults: dict[str, Any] = {
+        "newest": TableVersion("t", 5),
+        "loaded": all_loaded(5),
+        "in_flight": False,
+        "failures": [],
+        "now": NOW,
+    }
+    decision = decide_load(**(defaults | given))
+    assert decision.request == request_it
+    assert reason in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("sight", "away", "action"),
+    [
+        (StreamSight(StreamView("crashed", error="boom\nmore"), wanted=True, pending=False), None, "start"),
+        (StreamSight(StreamView("hung", 7), wanted=True, pending=False), None, "start"),
+        (StreamSight(StreamView("stopped"), wanted=True, pending=False), None, "start"),
+        (StreamSight(StreamView("crashed"), wanted=True, pending=True), None, "nothing"),
+        (StreamSight(StreamView("crashed"), wanted=False, pending=False), None, "nothing"),
+        (StreamSight(StreamView("starting", 7, 3.0), wanted=True, pending=False), None, "nothing"),
+        (StreamSight(StreamView("running", 7, 3.0), wanted=True, pending=False), None, "nothing"),
+        (StreamSight(StreamView("crashed"), wanted=True, pending=False), "Kafka is away", "wait"),
+    ],
+)
+def test_stream_decision(sight: StreamSight, away: str | None, action: str) -> None:
+    decision = decide_stream(sight, History(), NOW, away)
+    assert decision.action == action
+    assert "more" not in decision.reason
+
+
+def test_a_run_under_way_keeps_the_history() -> None:
+    history = History((1.0, 2.0))
+    sight = StreamSight(StreamView("crashed"), wanted=True, pending=True)
+    assert decide_stream(sight, history, NOW, None).history == history
+
+
+def test_a_table_is_reported_when_new_or_advanced_but_not_too_often() -> None:
+    memory = Memory(
+        tables={
+            "same": Reported("a", 3, 0.0),
+            "advanced": Reported("a", 3, NOW - TABLE_SECONDS),
+            "recent": Reported("a", 3, NOW - TABLE_SECONDS + 1),
+            "made anew": Reported("b", 3, 0.0),
+        }
+    )
+    found = {
+        "same": TableVersion("a", 3),
+        "advanced": TableVersion("a", 4),
+        "recent": TableVersion("a", 4),
+        "made anew": TableVersion("a", 3),
+        "first": TableVersion("a", 0),
+    }
+    assert tables_to_report(found, memory, NOW) == ["advanced", "made anew", "first"]
+
+
+def test_a_check_is_news_when_it_changes_and_now_and_then() -> None:
+    memory = Memory(checks={"k": (True, "running", NOW - 10)})
+    assert not check_is_news("k", True, "running", memory, NOW)
+    assert check_is_news("k", False, "crashed", memory, NOW)
+    assert check_is_news("k", True, "starting", memory, NOW)
+    assert check_is_news("k", True, "running", memory, NOW - 10 + CHECK_SECONDS)
+    assert check_is_news("other", True, "running", memory, NOW)
+
+
+def test_memory_survives_the_cursor() -> None:
+    memory = Memory(
+        {"moving": History((1.5,), "why")}, {"prices": Reported("a", 3, 2.5)}, {"k": (True, "d", 3.5)}, 4.5, {"n": 6}
+    )
+    assert Memory.from_cursor(memory.to_cursor()) == memory
+    assert Memory.from_cursor(None) == Memory.from_cursor("") == Memory()
+
+
+@pytest.mark.parametrize(
+    "cursor", ["nonsense", "{}", "[]", '{"form": 0}', '{"form": 1}', '{"form": 1, "histories": []}']
+)
+def test_a_cursor_of_another_form_is_refused(cursor: str) -> None:
+    with pytest.raises(ValueError):
+        Memory.from_cursor(cursor)
