@@ -1,0 +1,143 @@
+"""What must be right before the stack starts, each found out beforehand and said in one plain sentence.
+
+Belongs here: looking, and the sentences. Does not belong here: mending anything, or starting it (`orchestration.stack`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from orchestration.local.artifacts import missing, mongod_on_path
+from orchestration.local.instance import holder
+from orchestration.local.java import JavaMissing, find_java
+from orchestration.local.ports import is_free
+from orchestration.settings import OrchestrationSettings
+
+OLDEST_PYTHON = (3, 11)
+LEAST_FREE_BYTES = 2_000_000_000
+"""What a day of a few symbols takes, with room for maintenance."""
+TOOLS_BYTES = 500_000_000
+_PROBE_SECONDS = 30
+_MONGOD_LIBRARIES = {
+    "libcurl.so.4": "libcurl4 (Debian, Ubuntu) or libcurl (Fedora)",
+    "libcrypto.so.3": "openssl 3 (libssl3 on Debian and Ubuntu)",
+}
+
+
+def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str], *, ui: bool = True) -> list[str]:
+    """Every reason why `up` would fail with these settings, with its remedy; empty when all is well.
+
+    `ui`: whether the Dagster UI is to run, and so needs its port.
+    """
+    pid = holder(settings.home)
+    if pid is not None:
+        # Its ports are taken by itself: nothing else that could be said would help.
+        return [
+            f"Another `tickhouse up` (process {pid}) runs with the home {settings.home}: stop it with "
+            f"`tickhouse down --home {settings.home}`, or choose another home with --home."
+        ]
+    problems = [
+        *_python(sys.version_info[:2]),
+        *_home(settings.home),
+        *_space(settings, environment),
+        *_java(environment),
+        *_libraries(environment, tuple(_MONGOD_LIBRARIES)),
+        *_ports(settings, ui=ui),
+    ]
+    lacking = missing(settings.tools, environment)
+    if lacking and not problems:
+        problems += _network(lacking)
+    return problems
+
+
+def _python(version: tuple[int, ...]) -> Iterator[str]:
+    if version < OLDEST_PYTHON:
+        yield (
+            f"Python {version[0]}.{version[1]} is too old: install Python 3.11 or later and run "
+            "`make setup PYTHON3=/path/to/it`."
+        )
+
+
+def _home(home: Path) -> Iterator[str]:
+    folder = _existing(home)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        yield f"The home {home} cannot be written to: choose another with --home or TICKHOUSE_HOME."
+
+
+def _space(settings: OrchestrationSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    needed = {settings.home: LEAST_FREE_BYTES}
+    if missing(settings.tools, environment):
+        needed[settings.tools] = TOOLS_BYTES
+    for folder, least in needed.items():
+        free = shutil.disk_usage(_existing(folder)).free
+        if free < least:
+            yield (
+                f"The disk of {folder} has {free / 1e9:.1f} GB free and {least / 1e9:.1f} GB are needed: make room, "
+                f"or choose a folder on another disk with {'--home' if folder == settings.home else 'TICKHOUSE_TOOLS'}."
+            )
+
+
+def _java(environment: Mapping[str, str]) -> Iterator[str]:
+    try:
+        find_java(environment)
+    except JavaMissing as error:
+        yield f"{error}"
+
+
+def _libraries(environment: Mapping[str, str], names: tuple[str, ...]) -> Iterator[str]:
+    if mongod_on_path(environment) is not None:
+        return
+    for name in names:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            yield (
+                f"The library {name}, which mongod needs, is missing: install {_MONGOD_LIBRARIES.get(name, name)} "
+                "with the system's package manager, or put a mongod of your own on PATH."
+            )
+
+
+def _ports(settings: OrchestrationSettings, *, ui: bool) -> Iterator[str]:
+    if settings.port == 0:
+        return
+    asked = {
+        "Kafka": (settings.kafka_port, "TICKHOUSE_KAFKA_PORT"),
+        "MongoDB": (settings.mongo_port, "TICKHOUSE_MONGO_PORT"),
+    }
+    if ui:
+        asked["the Dagster UI"] = (settings.port, "--port")
+    for service, (port, option) in asked.items():
+        if port and not is_free(port):
+            yield (
+                f"Port {port} on 127.0.0.1, meant for {service}, is in use: stop what uses it, name another with "
+                f"{option}, or let every service take a free one with --port 0."
+            )
+
+
+def _network(lacking: list[str]) -> Iterator[str]:
+    """Ask the package index the way the fetch will."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "0", "--timeout", "10"]
+    try:
+        answer = subprocess.run(
+            [*command, "index", "versions", "pip"], capture_output=True, timeout=_PROBE_SECONDS, check=False
+        )
+        reached = answer.returncode == 0
+    except subprocess.TimeoutExpired:
+        reached = False
+    if not reached:
+        yield (
+            f"The first start has to fetch {', '.join(lacking)}, and the package index does not answer: connect to a "
+            "network, or set the proxy that yours needs, and try again."
+        )
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,162 @@
+"""The local services that `tickhouse up` keeps running, as data: their commands, needs and signs of life.
+
+Belongs here: what each service is. Does not belong here: starting, watching and stopping them (`stack`), the streams
+(Dagster launches those), or what broker and mongod are in themselves (`orchestration.local`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.local.artifacts import kafka_jars, mongod_binary
+from orchestration.local.broker import Broker
+from orchestration.local.java import Java
+from orchestration.local.mongod import Mongod
+from orchestration.local.ports import free_port
+from orchestration.settings import PREFIX, OrchestrationSettings
+
+_HOST = "127.0.0.1"
+_DAGSTER_YAML = """# Written at each start; changes are lost.
+telemetry:
+  enabled: false
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 20
+  start_timeout_seconds: 120
+sensors:
+  use_threads: true
+  num_workers: 4
+retention:
+  sensor:
+    purge_after_days: {skipped: 1, success: 3, failure: 7, started: -1}
+"""
+_WORKSPACE_YAML = """# Written at each start; changes are lost.
+load_from:
+  - grpc_server: {{host: {host}, port: {port}, location_name: tickhouse}}
+"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One local process. `needs`: the services without which it cannot start."""
+
+    name: str
+    command: list[str]
+    grace_seconds: float
+    """How long it may take to stop."""
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of 127.0.0.1 that a stack uses; `ui` is None without one."""
+
+    kafka: int
+    controller: int
+    mongo: int
+    code_server: int
+    simulator: int
+    ui: int | None
+
+
+def choose_ports(settings: OrchestrationSettings, *, ui: bool) -> Ports:
+    """The ports that the settings name; free ones where they name none, and for all if the UI's is 0."""
+    any_port = settings.port == 0
+    return Ports(
+        kafka=free_port() if any_port or not settings.kafka_port else settings.kafka_port,
+        controller=free_port(),
+        mongo=free_port() if any_port or not settings.mongo_port else settings.mongo_port,
+        code_server=free_port(),
+        simulator=free_port(),
+        ui=(free_port() if any_port else settings.port) if ui else None,
+    )
+
+
+def child_environment(
+    settings: OrchestrationSettings, java: Java, binance_url: str | None, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of every service: the caller's, with all that has been decided."""
+    decided = {
+        "home": str(settings.home),
+        "tools": str(settings.tools),
+        "jars": str(settings.jars),
+        "kafka_bootstrap": settings.kafka_bootstrap,
+        "mongo_uri": settings.mongo_uri,
+        "lakehouse": settings.lakehouse,
+        "checkpoints": settings.checkpoints,
+        "symbols": ",".join(settings.symbols),
+        "speed": settings.speed,
+        "step_ms": str(settings.step_ms),
+        "replay_timestamps": settings.replay_timestamps,
+        "lateness_seconds": str(settings.lateness_seconds),
+        "source": settings.source if settings.source.startswith("replay:") else "binance",
+        "binance_url": binance_url or "",
+    }
+    own = {
+        "JAVA_HOME": str(java.path),
+        "PYSPARK_PYTHON": sys.executable,
+        "DAGSTER_HOME": str(settings.home / "dagster"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+
+
+def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
+    """The broker; writes its configuration, and formats its storage the first time."""
+    broker = Broker(settings.home / "kafka", ports.kafka, ports.controller)
+    jars = kafka_jars(settings.tools)
+    broker.prepare(java, jars)
+    return Service("kafka", broker.command(java, jars), grace_seconds=20)
+
+
+def mongod(settings: OrchestrationSettings, ports: Ports) -> Service:
+    """The MongoDB server."""
+    server = Mongod(settings.home / "mongo", ports.mongo)
+    return Service("mongod", server.command(mongod_binary(settings.tools, os.environ)), grace_seconds=20)
+
+
+def simulator(ports: Ports) -> Service:
+    """The exchange that stands in for Binance."""
+    command = [sys.executable, "-m", "producer.simulator", "--port", str(ports.simulator)]
+    return Service("simulator", command, grace_seconds=5)
+
+
+def producer(needs: tuple[str, ...]) -> Service:
+    """From the exchange, or a recording, to the topic."""
+    return Service("producer", [sys.executable, "-m", "producer"], grace_seconds=25, needs=needs)
+
+
+def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
+    """Code server, daemon and, with a port for it, webserver; writes their configuration.
+
+    One code server serves both others, so that the definitions are loaded once.
+    """
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(_DAGSTER_YAML)
+    workspace = folder / "workspace.yaml"
+    workspace.write_text(_WORKSPACE_YAML.format(host=_HOST, port=ports.code_server))
+    code_server = ["api", "grpc", "--module-name", "orchestration.definitions"]
+    code_server += ["--host", _HOST, "--port", str(ports.code_server), "--working-directory", str(folder)]
+    services = [
+        Service("code-server", [_script("dagster"), *code_server], grace_seconds=10),
+        Service(
+            "daemon",
+            [_script("dagster-daemon"), "run", "--workspace", str(workspace)],
+            grace_seconds=15,
+            needs=("code-server",),
+        ),
+    ]
+    if ports.ui is not None:
+        command = [_script("dagster-webserver"), "--host", _HOST, "--port", str(ports.ui)]
+        command += ["--workspace", str(workspace)]
+        services.append(Service("webserver", command, grace_seconds=10, needs=("code-server",)))
+    return services
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))

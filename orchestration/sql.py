@@ -1,0 +1,35 @@
+"""SQL on the Delta tables, without a JVM.
+
+Belongs here: running a query over all tables that exist. Does not belong here: showing the result (`cli`).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import TableNotFoundError
+
+from spark_jobs.jobs import TABLES
+
+
+class QueryFailed(ValueError):
+    """The query cannot be answered; the text says why."""
+
+
+def query(lakehouse: str, sql: str) -> pa.Table:
+    """The rows that a SELECT over the tables under `lakehouse` (a path or URI) gives. Raises QueryFailed."""
+    builder = QueryBuilder()
+    found = []
+    for name in TABLES:
+        try:
+            builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
+        except TableNotFoundError:
+            continue
+        found.append(name)
+    if not found:
+        raise QueryFailed(f"there are no tables under {lakehouse} yet: `tickhouse up` makes them within a minute")
+    try:
+        return pa.table(builder.execute(sql).read_all())
+    except Exception as error:
+        # The query engine raises plain exceptions; their text is about the query, and that is the user's.
+        raise QueryFailed(f"{error} (tables: {', '.join(found)})") from error

@@ -1,0 +1,331 @@
+"""The whole stack on this machine: brought up, kept up, taken down.
+
+Belongs here: the order of things and the loop that watches. Does not belong here: what the services are (`services`),
+what to do about a dead one (`supervisor`), the streams themselves (Dagster's supervisor sensor launches and keeps
+them), or the command line (`cli`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import requests
+from confluent_kafka import KafkaException
+
+from orchestration import processes, services
+from orchestration.local import broker as kafka_broker
+from orchestration.local import mongod as mongo_server
+from orchestration.local.artifacts import Progress, ensure_tools
+from orchestration.local.broker import NotReady
+from orchestration.local.instance import holder, only_instance
+from orchestration.local.java import Java, find_java
+from orchestration.local.ports import answers
+from orchestration.services import Ports, Service
+from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
+from orchestration.status import Status, collect
+from orchestration.streams import STOP_SECONDS
+from orchestration.supervisor import History, decide
+from spark_jobs.jobs import JOBS, TOPICS
+
+_READY_SECONDS = 90.0
+_DOWN_SECONDS = 150.0
+_LOOK_SECONDS = 1.0
+_PROBE_TIMEOUTS = (3, 5)
+_BINANCE_URL = "https://api.binance.com"
+_STOP_ORDER = ("daemon", "producer", *JOBS, "code-server", "webserver", "simulator", "mongod", "kafka")
+"""The daemon first, so that nothing is launched again; the stores last, so that everything can be finished."""
+
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """The stack was asked to stop."""
+
+
+class StackError(RuntimeError):
+    """The stack cannot go on; the text says why and what to do."""
+
+
+def bring_up(
+    settings: OrchestrationSettings,
+    *,
+    ui: bool,
+    say: Say,
+    progress: Progress,
+    ready: Callable[[Status], None],
+    waiting: Callable[[Status], None],
+) -> None:
+    """Bring the stack up and keep it up until SIGINT or SIGTERM; then take it down, leaving no process.
+
+    `say` is told what happens, `progress` how a fetch gets on, `waiting` how things stand until z-scores arrive,
+    and `ready` once they do. Raises StackError, AlreadyRunning, FetchFailed and what the parts raise when they cannot
+    start; the stack is down then, too.
+    """
+    with only_instance(settings.home), _stop_requests() as stop:
+        _end_leftovers(settings.home, say)
+        stack = _Stack(settings, ui, say, stop)
+        try:
+            stack.start(progress)
+            stack.watch(ready, waiting)
+        except Stopped:
+            pass
+        finally:
+            say("Stopping")
+            take_down(settings.home)
+            say("Everything is stopped")
+
+
+def request_down(home: Path) -> bool:
+    """Ask a running `up` of that home to stop and wait until it has, or stop what one that was killed left behind.
+
+    Returns whether there was anything to stop. Raises StackError when it does not stop in time.
+    """
+    pid = holder(home)
+    if pid is None:
+        return take_down(home) > 0
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while holder(home) is not None:
+        if time.monotonic() > deadline:
+            raise StackError(f"process {pid} has not stopped within {_DOWN_SECONDS:.0f} s: see {home / 'logs'}")
+        time.sleep(0.1)
+    return True
+
+
+def take_down(home: Path) -> int:
+    """Stop every process that is recorded in the home, in order; returns how many were running."""
+    running = {
+        name: process
+        for name in processes.recorded_names(home)
+        if (process := processes.recorded(home, name)) is not None and processes.alive(process)
+    }
+    others = [name for name in running if name not in _STOP_ORDER]
+    for name in (*others, *_STOP_ORDER):
+        if name in JOBS:
+            if name == next(iter(JOBS)):
+                # Each stream finishes its micro-batch: together they take no longer than one.
+                with ThreadPoolExecutor(len(JOBS)) as pool:
+                    list(pool.map(lambda job: processes.stop(running[job], STOP_SECONDS), JOBS.keys() & running.keys()))
+        elif name in running:
+            processes.stop(running[name], STOP_SECONDS)
+    return len(running)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    stop = threading.Event()
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    earlier = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _end_leftovers(home: Path, say: Say) -> None:
+    """What an `up` that was killed left running has ports and settings that may not be this one's."""
+    left = take_down(home)
+    if left:
+        say(f"Stopped {left} processes that an earlier start had left behind")
+
+
+class _Stack:
+    def __init__(self, settings: OrchestrationSettings, ui: bool, say: Say, stop: threading.Event) -> None:
+        self._settings = settings
+        self._home = settings.home
+        self._say = say
+        self._stop = stop
+        self._java: Java = find_java(os.environ)
+        self._ports: Ports = services.choose_ports(settings, ui=ui)
+        self._services: dict[str, Service] = {}
+        self._histories: dict[str, History] = {}
+        self._environment: dict[str, str] = {}
+
+    def start(self, progress: Progress) -> None:
+        """Start all services, the slow ones side by side."""
+        with _interrupting(self._stop):
+            ensure_tools(self._settings.tools, self._java, os.environ, progress)
+        source, note, binance_url = self._choose_source()
+        addresses = {
+            "kafka_bootstrap": f"127.0.0.1:{self._ports.kafka}",
+            "mongo_uri": mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri,
+        }
+        self._settings = self._settings.model_copy(update=addresses)
+        self._environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
+        self._say("Starting Kafka, MongoDB and Dagster")
+        code_server, *other_dagster = services.dagster(self._settings, self._ports)
+        for service in (
+            code_server,
+            services.mongod(self._settings, self._ports),
+            services.kafka(self._settings, self._ports, self._java),
+        ):
+            self._launch(service)
+        write_endpoints(self._home, self._endpoints(source, note, binance_url))
+        for name in JOBS:
+            processes.set_wanted(self._home, name, "running")
+        kafka_broker.wait_ready(self._settings.kafka_bootstrap, self._alive("kafka"), _READY_SECONDS)
+        kafka_broker.create_topics(self._settings.kafka_bootstrap, TOPICS)
+        mongo_server.wait_ready(self._settings.mongo_uri, self._alive("mongod"), _READY_SECONDS)
+        needs = ["kafka"]
+        if source == "simulator":
+            needs.append("simulator")
+            self._launch(services.simulator(self._ports))
+            self._wait_for_port("simulator", self._ports.simulator)
+        self._launch(services.producer(tuple(needs)))
+        self._wait_for_port("code-server", self._ports.code_server)
+        for service in other_dagster:
+            self._launch(service)
+        self._say(f"Prices: {note or source}")
+
+    def watch(self, ready: Callable[[Status], None], waiting: Callable[[Status], None]) -> None:
+        """Keep the services running; returns never, raises Stopped."""
+        baseline: int | None = None
+        arrived = False
+        while not self._stop.wait(_LOOK_SECONDS):
+            for service in list(self._services.values()):
+                self._keep(service)
+            if not arrived:
+                status = collect(self._settings)
+                documents = sum(collection.documents for collection in status.load.values())
+                baseline = documents if baseline is None else baseline
+                arrived = documents > baseline or status.drained
+                (ready if arrived else waiting)(status)
+        raise Stopped
+
+    def _choose_source(self) -> tuple[str, str | None, str | None]:
+        """The source, what has to be said of it, and where the exchange is."""
+        settings = self._settings
+        url = settings.binance_url or _BINANCE_URL
+        if settings.source.startswith("replay:"):
+            return settings.source, f"a recording, {settings.source.removeprefix('replay:')}", None
+        if settings.source == "binance":
+            return "binance", None, url
+        simulated = f"http://127.0.0.1:{self._ports.simulator}"
+        if settings.source == "simulator":
+            return "simulator", "SIMULATED by a local exchange, as asked", simulated
+        reason = _unreachable(url)
+        if reason is None:
+            return "binance", None, url
+        return "simulator", f"SIMULATED by a local exchange, because Binance does not answer ({reason})", simulated
+
+    def _endpoints(self, source: str, note: str | None, binance_url: str | None) -> Endpoints:
+        settings = self._settings
+        return Endpoints(
+            kafka_bootstrap=settings.kafka_bootstrap,
+            mongo_uri=settings.mongo_uri,
+            lakehouse=settings.lakehouse,
+            checkpoints=settings.checkpoints,
+            dagster_url=f"http://127.0.0.1:{self._ports.ui}" if self._ports.ui else None,
+            source=source,
+            source_note=note,
+            binance_url=binance_url,
+            symbols=settings.symbols,
+            speed=settings.speed,
+            lateness_seconds=settings.lateness_seconds,
+        )
+
+    def _launch(self, service: Service) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._services[service.name] = service
+        processes.start(self._home, service.name, service.command, self._environment)
+
+    def _alive(self, name: str) -> Callable[[], bool]:
+        """For waiting: whether the service lives; ends the wait when the stack is to stop."""
+
+        def look() -> bool:
+            if self._stop.is_set():
+                raise Stopped
+            return self._running_seconds(name) is not None
+
+        return look
+
+    def _wait_for_port(self, name: str, port: int) -> None:
+        alive = self._alive(name)
+        deadline = time.monotonic() + _READY_SECONDS
+        while not answers(port):
+            if not alive() or time.monotonic() > deadline:
+                raise NotReady(f"{name} has not started: see {self._home / 'logs' / name}.log")
+            time.sleep(0.1)
+
+    def _running_seconds(self, name: str) -> float | None:
+        process = processes.recorded(self._home, name)
+        if process is None or not processes.alive(process):
+            return None
+        return max(0.0, time.time() - process.create_time)
+
+    def _keep(self, service: Service) -> None:
+        name = service.name
+        running_seconds = self._running_seconds(name)
+        if running_seconds is None and name == "producer" and self._has_ended(name):
+            return
+        history = self._histories.get(name, History())
+        missing = [need for need in service.needs if self._running_seconds(need) is None]
+        decision = decide(
+            wanted=True,
+            running_seconds=running_seconds,
+            history=history,
+            now=time.time(),
+            last_error=self._last_error(name),
+            blocked_by=f"{missing[0]} is down" if missing else None,
+        )
+        self._histories[name] = decision.history
+        if decision.action == "start":
+            self._say(f"{name} has ended by itself; starting it again (see {self._home / 'logs' / name}.log)")
+            processes.start(self._home, name, service.command, self._environment)
+        elif decision.action == "give up":
+            self._say(f"{name} is given up, {decision.reason}: mend the cause and start again")
+
+    def _has_ended(self, name: str) -> bool:
+        """Whether a source that is finite has been sent completely."""
+        heartbeat = processes.read_heartbeat(self._home, name) or {}
+        process = processes.recorded(self._home, name)
+        return process is not None and heartbeat.get("pid") == process.pid and heartbeat.get("state") == "ended"
+
+    def _last_error(self, name: str) -> str | None:
+        process = processes.recorded(self._home, name)
+        code = processes.exit_code(process) if process else None
+        heartbeat = processes.read_heartbeat(self._home, name) if name == "producer" else None
+        said = heartbeat.get("error") if heartbeat else None
+        return said or (f"exit code {code}" if code is not None else None)
+
+
+@contextmanager
+def _interrupting(stop: threading.Event) -> Iterator[None]:
+    """While nothing has been started a request to stop may interrupt whatever goes on."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        raise Stopped
+
+    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _unreachable(url: str) -> str | None:
+    """Why the exchange cannot be used, in a few words; None if it can."""
+    try:
+        answer = requests.get(f"{url}/api/v3/ping", timeout=_PROBE_TIMEOUTS, allow_redirects=False)
+    except requests.RequestException as error:
+        return type(error).__name__
+    return None if answer.status_code == requests.codes.ok else f"HTTP {answer.status_code}"
+
+
+STARTUP_FAILURES = (StackError, NotReady, kafka_broker.TopicMismatch, processes.ProcessError, KafkaException)
+"""What can keep a part from starting, each with a text that says what to do."""
