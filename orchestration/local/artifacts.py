@@ -101,6 +101,11 @@ def packaged_mongod(tools: Path) -> Path:
     return tools / "mongod" / MONGOD_IN_WHEEL
 
 
+def mongod_binary(tools: Path, environment: Mapping[str, str]) -> Path:
+    """The mongod to run: the machine's, else the packaged one (which need not have been fetched yet)."""
+    return mongod_on_path(environment) or packaged_mongod(tools)
+
+
 def missing(tools: Path, environment: Mapping[str, str]) -> list[str]:
     """Names of the bundles that would have to be fetched: of spark-jars, kafka-jars, mongod."""
     names = [bundle for bundle in ("spark-jars", "kafka-jars") if not _complete(tools / bundle, pinned_jars(bundle))]

