@@ -1,6 +1,6 @@
 """What must be right before the stack starts, each found out beforehand and said in one plain sentence.
 
-Belongs here: looking, and the sentences. Does not belong here: mending anything, or starting it (`orchestration.stack`).
+Belongs here: looking, and the sentences. Does not belong here: mending anything, or starting it (`stack`).
 """
 
 from __future__ import annotations

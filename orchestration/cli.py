@@ -1,0 +1,290 @@
+"""The `tickhouse` command.
+
+Belongs here: options, messages, exit codes. Does not belong here: what the commands do (`stack`, `status`, `sql`).
+
+Imports that take long are inside the commands: help and mistakes should answer at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from orchestration.settings import OrchestrationSettings, SettingsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Live crypto prices, from exchange to serving store, exactly once, under Dagster.\n\n"
+    "[bold]tickhouse up[/bold] runs everything on this machine; [bold]tickhouse status[/bold] shows how it is; "
+    "[bold]tickhouse sql[/bold] asks the tables. Every option can also be set as TICKHOUSE_… in the environment.",
+)
+_out = Console()
+_errors = Console(stderr=True)
+
+Home = Annotated[
+    Path | None, typer.Option(help="Folder of all data. [dim]TICKHOUSE_HOME, else .tickhouse[/dim]", show_default=False)
+]
+
+
+class Format(StrEnum):
+    """How `sql` writes rows."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def _settings(**overrides: Any) -> OrchestrationSettings:
+    try:
+        return OrchestrationSettings.read(**overrides)
+    except SettingsError as error:
+        raise _failure(f"{error}") from error
+
+
+def _failure(sentence: str, code: int = 1) -> typer.Exit:
+    _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}")
+    return typer.Exit(code)
+
+
+@app.command()
+def up(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Where prices come from: [bold]auto[/bold] (Binance if it answers, else the simulator), "
+            "[bold]binance[/bold], [bold]simulator[/bold] or [bold]replay:FILE[/bold].",
+            show_default="auto",
+        ),
+    ] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="Of a replay: 1 as recorded, N times that, or max.", show_default="1")
+    ] = None,
+    symbols: Annotated[
+        str | None, typer.Option(help="Trading pairs, separated by commas.", show_default="BTCUSDT")
+    ] = None,
+    home: Home = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Of the Dagster UI; 0 gives every service any free port.", show_default="3000"),
+    ] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Whether to run the Dagster UI.")] = True,
+) -> None:
+    """Run the whole stack here until Ctrl-C: Kafka, MongoDB, Dagster, the producer and the four streams.
+
+    The first start fetches what is missing. A later one goes on where the last one stopped.
+    """
+    settings = _settings(source=source, speed=speed, symbols=symbols, home=home, port=port)
+    from orchestration import stack
+    from orchestration.local.artifacts import FetchFailed
+    from orchestration.local.checks import find_problems
+    from orchestration.local.instance import AlreadyRunning
+    from orchestration.status import Status
+
+    began = time.monotonic()
+
+    def say(sentence: str) -> None:
+        _out.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {escape(sentence)}")
+
+    with _out.status("Checking this machine") as spinner:
+        problems = find_problems(settings, os.environ, ui=ui)
+        for problem in problems:
+            _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
+        if problems:
+            raise typer.Exit(1)
+
+        def waiting(status: Status) -> None:
+            spinner.update("Waiting for z-scores: " + escape(status.waiting_for[0] if status.waiting_for else "…"))
+
+        def ready(status: Status) -> None:
+            spinner.stop()
+            say("z-scores are arriving")
+            _tell_where_to_look(status, settings.home)
+
+        def progress(bundle: str, arrived: int, total: int) -> None:
+            spinner.update(f"Fetching {escape(bundle)}: {arrived} of {total} files")
+
+        try:
+            spinner.update("Starting")
+            stack.bring_up(settings, ui=ui, say=say, progress=progress, ready=ready, waiting=waiting)
+        except (FetchFailed, AlreadyRunning, *stack.STARTUP_FAILURES) as error:
+            raise _failure(f"{error}") from error
+
+
+def _tell_where_to_look(status: Any, home: Path) -> None:
+    lines = []
+    if status.dagster_url:
+        lines.append(("Dagster", status.dagster_url))
+    lines += [
+        ("Prices", status.source_note or status.source),
+        ("Kafka", status.kafka_bootstrap),
+        ("MongoDB", status.mongo_uri),
+        ("Delta tables", status.lakehouse),
+        ("Logs", str(home / "logs")),
+        ("How it is", f"tickhouse status --watch --home {home}"),
+        ("Ask", f"tickhouse sql --home {home} 'SELECT * FROM zscores LIMIT 5'"),  # noqa: S608 -- shown, not run
+        ("Stop", "Ctrl-C here, or tickhouse down --home " + str(home)),
+    ]
+    for name, value in lines:
+        _out.print(f"  [bold]{name:<13}[/bold]{escape(value)}", soft_wrap=True)
+
+
+@app.command()
+def down(home: Home = None) -> None:
+    """Stop the stack of a home, in order, leaving no process."""
+    settings = _settings(home=home)
+    from orchestration import stack
+
+    try:
+        with _out.status("Stopping"):
+            was_running = stack.request_down(settings.home)
+    except stack.StackError as error:
+        raise _failure(f"{error}") from error
+    _out.print("Everything is stopped." if was_running else f"Nothing runs with the home {settings.home}.")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking, once a second, until Ctrl-C.")] = False,
+    home: Home = None,
+) -> None:
+    """Show the source, the streams, their lag and counts, and how far MongoDB has got."""
+    settings = _settings(home=home)
+    from rich.live import Live
+
+    from orchestration.status import collect, render
+
+    try:
+        if as_json:
+            sys.stdout.write(collect(settings).model_dump_json(indent=2) + "\n")
+        elif watch:
+            with Live(render(collect(settings)), console=_out, screen=True, auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    live.update(render(collect(_settings(home=home))), refresh=True)
+        else:
+            _out.print(render(collect(settings)))
+    except KeyboardInterrupt:
+        return
+    except SettingsError as error:
+        raise _failure(f"{error}") from error
+
+
+@app.command()
+def doctor(
+    home: Home = None,
+    port: Annotated[int | None, typer.Option(help="As for up.", show_default="3000")] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="As for up.")] = True,
+) -> None:
+    """Look for whatever would keep the stack from starting here, and say what to do about it."""
+    settings = _settings(home=home, port=port)
+    from orchestration.local.artifacts import missing
+    from orchestration.local.checks import find_problems
+    from orchestration.local.java import find_java
+
+    problems = find_problems(settings, os.environ, ui=ui)
+    for problem in problems:
+        _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
+    if problems:
+        raise typer.Exit(1)
+    java = find_java(os.environ)
+    _out.print(f"[green]✓[/green] Java {java.version} at {java.path}")
+    lacking = missing(settings.tools, os.environ)
+    if lacking:
+        _out.print(f"[yellow]•[/yellow] The first start will fetch {', '.join(lacking)}")
+    _out.print("[green]✓[/green] Nothing keeps the stack from starting here")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON lines of ticks, plain or .gz.", exists=True, dir_okay=False)],
+    speed: Annotated[str, typer.Option(help="1 as recorded, N times that, or max.")] = "max",
+    now: Annotated[bool, typer.Option("--now", help="Shift the timestamps so that the first tick is now.")] = False,
+    home: Home = None,
+) -> None:
+    """Send a recording into the running stack, next to its own source, and return when all is delivered."""
+    settings = _settings(home=home)
+    from orchestration.local.instance import holder
+
+    if holder(settings.home) is None:
+        raise _failure(f"nothing runs with the home {settings.home}: start it with `tickhouse up`")
+    environment = {
+        **os.environ,
+        "TICKHOUSE_HOME": str(settings.home / "replay"),
+        "TICKHOUSE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "TICKHOUSE_SOURCE": f"replay:{file.absolute()}",
+        "TICKHOUSE_SPEED": speed,
+        "TICKHOUSE_REPLAY_TIMESTAMPS": "now" if now else "recorded",
+    }
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "producer"], env=environment, check=False).returncode)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT over the tables.")],
+    output: Annotated[Format, typer.Option("--format", help="How to write the rows.")] = Format.table,
+    home: Home = None,
+) -> None:
+    """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower.
+
+    For example: tickhouse sql "SELECT symbol, count(*) FROM prices GROUP BY symbol"
+    """
+    settings = _settings(home=home)
+    from rich.table import Table
+
+    from orchestration.sql import QueryFailed, query
+
+    try:
+        rows = query(settings.lakehouse, statement)
+    except QueryFailed as error:
+        raise _failure(f"{error}") from error
+    if output is Format.json:
+        for row in rows.to_pylist():
+            sys.stdout.write(json.dumps(row, default=str) + "\n")
+    elif output is Format.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(rows.column_names)
+        writer.writerows(row.values() for row in rows.to_pylist())
+    else:
+        table = Table(*rows.column_names)
+        for row in rows.to_pylist():
+            table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+        _out.print(table)
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+) -> None:
+    """Delete all data of a home: topics, tables, checkpoints, collections. Downloaded tools stay."""
+    settings = _settings(home=home)
+    from orchestration import processes
+    from orchestration.local.instance import holder
+
+    running = [
+        name
+        for name in processes.recorded_names(settings.home)
+        if (process := processes.recorded(settings.home, name)) is not None and processes.alive(process)
+    ]
+    if holder(settings.home) is not None or running:
+        raise _failure(f"the stack of {settings.home} is running: `tickhouse down --home {settings.home}` first")
+    if not (settings.home / "run").is_dir():
+        raise _failure(f"{settings.home} is not a home of tickhouse: there is nothing to delete")
+    if not yes and not typer.confirm(f"Delete {settings.home} with all prices and results in it?"):
+        raise typer.Exit(1)
+    shutil.rmtree(settings.home)
+    _out.print(f"{settings.home} is deleted.")
