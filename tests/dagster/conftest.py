@@ -1,6 +1,5 @@
 """What the Dagster tests share: tables written without Spark, resources for a temporary home, an ephemeral instance."""
 
-import datetime
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from orchestration import processes
 from orchestration.definitions import build_definitions
@@ -49,5 +54,17 @@ def definitions(home: Path, **overrides: Any) -> dg.Definitions:
     return build_definitions(OrchestrationSettings(home=home), resources | overrides)
 
 
-def utc(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+def make_run(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, status: dg.DagsterRunStatus, **given: Any
+) -> dg.DagsterRun:
+    """A run of a job in the given status."""
+    if status != dg.DagsterRunStatus.QUEUED:
+        return instance.create_run_for_job(job, status=status, **given)
+    # What a run in the queue must say of where it came from: the queue reads it, these tests do not.
+    origin = RemoteJobOrigin(
+        RemoteRepositoryOrigin(
+            ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(), "tickhouse"), "tickhouse"
+        ),
+        job.name,
+    )
+    return instance.create_run_for_job(job, status=status, remote_job_origin=origin, job_code_origin=None, **given)

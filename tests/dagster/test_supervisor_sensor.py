@@ -1,0 +1,245 @@
+"""The supervisor sensor on a real instance: every unfinished status of a run, what it requests, what it reports."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from orchestration import processes, sensors
+from orchestration.kafka import Topics
+from orchestration.resources import TopicsResource
+from orchestration.supervisor import History
+from orchestration.watch import Memory
+from spark_jobs.jobs import JOBS, TOPICS
+from tests.dagster.conftest import definitions, make_run
+from tests.zscore_tables import append, rows
+
+STATUSES = list(dg.DagsterRunStatus)
+
+
+class Answering(Topics):
+    """Topics that are empty, without a broker."""
+
+    def __init__(self) -> None:
+        """No connection."""
+
+    def end_offsets(self, topics: Any) -> dict[str, dict[int, int]]:
+        return {topic: {0: 0} for topic in TOPICS}
+
+
+class AnsweringResource(TopicsResource):
+    def get(self) -> Topics:
+        return Answering()
+
+
+def tick(home: Path, instance: dg.DagsterInstance, cursor: str | None = None, **overrides: Any) -> dg.SensorResult:
+    overrides = {"topics": AnsweringResource(home=str(home))} | overrides
+    loaded = definitions(home, **overrides)
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, definitions=loaded, sensor_name="supervisor", resources=loaded.resources or {}
+    )
+    result = sensors.supervisor(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def execute(home: Path, instance: dg.DagsterInstance, result: dg.SensorResult) -> None:
+    for request in result.run_requests or []:
+        job = definitions(home).resolve_job_def(str(request.job_name))
+        job.execute_in_process(
+            instance=instance, run_config=request.run_config, tags=dict(request.tags), raise_on_error=False
+        )
+
+
+def older(cursor: str | None, seconds: float) -> str:
+    """The cursor as it would be had every attempt in it happened `seconds` earlier."""
+    memory = Memory.from_cursor(cursor)
+    memory.histories = {
+        name: History(tuple(moment - seconds for moment in history.attempts), history.given_up)
+        for name, history in memory.histories.items()
+    }
+    return memory.to_cursor()
+
+
+def want_all(home: Path) -> None:
+    for name in JOBS:
+        processes.set_wanted(home, name, "running")
+
+
+def requested(result: dg.SensorResult) -> list[tuple[str, list[str]]]:
+    found = []
+    for request in result.run_requests or []:
+        (op,) = request.run_config["ops"].values()
+        found.append((str(request.job_name), list(op["config"]["streams"])))
+    return found
+
+
+def test_nothing_is_started_that_is_not_wanted(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    assert requested(tick(stand_in_home, instance)) == []
+
+
+def test_what_is_wanted_is_started_by_one_run(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    want_all(stand_in_home)
+    first = tick(stand_in_home, instance)
+    assert requested(first) == [("launch_streams", list(JOBS))]
+    execute(stand_in_home, instance, first)
+    second = tick(stand_in_home, instance, first.cursor)
+    assert requested(second) == []
+    passed = {
+        event.check_name: event.passed for event in second.asset_events if isinstance(event, dg.AssetCheckEvaluation)
+    }
+    assert passed["stream_alive"]
+
+
+def test_a_killed_stream_is_started_again_and_the_stop_of_another_respected(
+    stand_in_home: Path, instance: dg.DagsterInstance
+) -> None:
+    want_all(stand_in_home)
+    first = tick(stand_in_home, instance)
+    execute(stand_in_home, instance, first)
+    for name in ("moving", "trend"):
+        process = processes.recorded(stand_in_home, name)
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        processes.stop(process)
+    processes.set_wanted(stand_in_home, "trend", "stopped")
+    # The first start was an attempt too: the second is due five seconds after it.
+    second = tick(stand_in_home, instance, older(first.cursor, 5))
+    assert requested(second) == [("launch_streams", ["moving"])]
+    assert second.run_requests and first.run_requests
+    assert second.run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_a_hung_stream_is_restarted(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    want_all(stand_in_home)
+    first = tick(stand_in_home, instance)
+    execute(stand_in_home, instance, first)
+    process = processes.recorded(stand_in_home, "moving")
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        heartbeat = processes.read_heartbeat(stand_in_home, "moving")
+        assert heartbeat is not None
+        heartbeat["written_at"] = "2026-01-01T00:00:00Z"
+        processes.write_json(stand_in_home / "run" / "moving.heartbeat.json", heartbeat)
+        second = tick(stand_in_home, instance)
+        assert requested(second) == [("restart_streams", ["moving"])]
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize(
+    ("job", "config", "about"),
+    [
+        ("launch_streams", {"ops": {"launch": {"config": {"streams": ["moving"]}}}}, {"moving"}),
+        ("restart_streams", {"ops": {"restart": {"config": {"streams": ["moving", "trend"]}}}}, {"moving", "trend"}),
+        ("stop_streams", {}, set(JOBS)),
+    ],
+)
+def test_no_stream_is_requested_while_a_run_about_it_is_unfinished(
+    stand_in_home: Path,
+    instance: dg.DagsterInstance,
+    status: dg.DagsterRunStatus,
+    job: str,
+    config: dict[str, Any],
+    about: set[str],
+) -> None:
+    want_all(stand_in_home)
+    make_run(instance, definitions(stand_in_home).resolve_job_def(job), status, run_config=config)
+    expected = set(JOBS) - about if status in NOT_FINISHED_STATUSES else set(JOBS)
+    assert {name for _, names in requested(tick(stand_in_home, instance)) for name in names} == expected
+
+
+@pytest.mark.parametrize("status", NOT_FINISHED_STATUSES)
+def test_materialising_a_table_counts_as_a_run_about_its_stream(
+    stand_in_home: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    want_all(stand_in_home)
+    job = definitions(stand_in_home).resolve_implicit_global_asset_job_def()
+    make_run(instance, job, status, asset_selection=frozenset({dg.AssetKey("higher"), dg.AssetKey("lower")}))
+    assert requested(tick(stand_in_home, instance)) == [("launch_streams", ["prices", "moving", "zscore"])]
+
+
+def test_a_run_that_never_ends_does_not_block_for_ever(
+    stand_in_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want_all(stand_in_home)
+    instance.create_run_for_job(
+        definitions(stand_in_home).resolve_job_def("launch_streams"), status=dg.DagsterRunStatus.STARTED
+    )
+    assert requested(tick(stand_in_home, instance)) == []
+    monkeypatch.setattr(sensors, "STREAM_RUN_SECONDS", 0.0)
+    assert requested(tick(stand_in_home, instance)) == [("launch_streams", list(JOBS))]
+
+
+def test_one_that_always_dies_is_tried_with_pauses_and_given_up(
+    stand_in_home: Path, instance: dg.DagsterInstance
+) -> None:
+    processes.set_wanted(stand_in_home, "moving", "running")
+    (stand_in_home / "moving.behaviour").write_text("die")
+    cursor: str | None = None
+    attempts = []
+    for look in range(66):
+        result = tick(stand_in_home, instance, cursor)
+        if result.run_requests:
+            attempts.append(5 * look)
+            execute(stand_in_home, instance, result)
+        cursor = older(result.cursor, 5)
+    assert attempts == [0, 5, 15, 35, 75, 135, 195, 255]
+    assert "it was told to die" in definitions_streams(stand_in_home).given_up()["moving"]
+
+    # Whoever removes the cause launches it by hand, and it has its attempts again.
+    (stand_in_home / "moving.behaviour").unlink()
+    definitions_streams(stand_in_home).launch("moving")
+    result = tick(stand_in_home, instance, cursor)
+    assert requested(result) == []
+    assert definitions_streams(stand_in_home).given_up() == {}
+
+
+def definitions_streams(home: Path) -> Any:
+    resources = definitions(home).resources or {}
+    return resources["streams"].get()
+
+
+def test_nothing_is_attempted_while_kafka_is_away(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    want_all(stand_in_home)
+    away = TopicsResource(home=str(stand_in_home), kafka_bootstrap="127.0.0.1:1", timeout_seconds=0.2)
+    result = tick(stand_in_home, instance, topics=away)
+    assert requested(result) == []
+    assert Memory.from_cursor(result.cursor).histories["moving"].attempts == ()
+    assert requested(tick(stand_in_home, instance, result.cursor)) == [("launch_streams", list(JOBS))]
+
+
+def test_new_versions_are_reported_once(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    append(stand_in_home / "lakehouse", rows(range(12)))
+    first = tick(stand_in_home, instance)
+    (event,) = [event for event in first.asset_events if isinstance(event, dg.AssetMaterialization)]
+    assert event.asset_key == dg.AssetKey("zscores")
+    assert event.metadata["dagster/row_count"].value == 12
+    assert event.metadata["delta_version"].value == 0
+    assert event.metadata["last_event_time"].value == pytest.approx(1_746_709_561.1)
+    schema = event.metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    assert [column.name for column in schema.columns] == [
+        "symbol", "timestamp", "z_scores", "date",
+    ]  # fmt: skip
+    second = tick(stand_in_home, instance, first.cursor)
+    assert not [event for event in second.asset_events if isinstance(event, dg.AssetMaterialization)]
+
+
+def test_unchanged_checks_and_recent_observations_are_not_repeated(
+    stand_in_home: Path, instance: dg.DagsterInstance
+) -> None:
+    first = tick(stand_in_home, instance)
+    assert {type(event) for event in first.asset_events} == {dg.AssetCheckEvaluation, dg.AssetObservation}
+    assert not tick(stand_in_home, instance, first.cursor).asset_events
+
+
+def test_a_cursor_of_another_release_is_no_obstacle(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    want_all(stand_in_home)
+    assert requested(tick(stand_in_home, instance, '{"form": 0}')) == [("launch_streams", list(JOBS))]
