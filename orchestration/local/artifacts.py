@@ -13,9 +13,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -35,13 +37,22 @@ MONGOD_IN_WHEEL = Path("fiftyone", "db", "bin", "mongod")
 IVY_SETTINGS = """<ivysettings>
   <caches defaultCacheDir={cache}/>
   <settings defaultResolver="central"/>
-  <resolvers><ibiblio name="central" m2compatible="true" usepoms="false" checksums=""/></resolvers>
+  <timeout-constraints>
+    <timeout-constraint name="patient" connectionTimeout="20000" readTimeout="60000"/>
+  </timeout-constraints>
+  <resolvers>
+    <ibiblio name="central" m2compatible="true" usepoms="false" checksums="" timeoutConstraint="patient"/>
+  </resolvers>
 </ivysettings>
 """
 
 
 class FetchFailed(RuntimeError):
     """A tool cannot be fetched or is damaged; the text says what to do."""
+
+
+class _NoAnswer(FetchFailed):
+    """The registry of one bundle does not answer; the text is the bundle's name."""
 
 
 class Progress(Protocol):
@@ -129,9 +140,16 @@ def ensure_tools(tools: Path, java: Java, environment: Mapping[str, str], progre
         except BaseException:
             fetch.cancel()
             raise
-    reasons = [str(error) for job in running if (error := job.exception()) is not None]
+    failures = [error for job in running if (error := job.exception()) is not None]
+    unanswered = [str(error) for error in failures if isinstance(error, _NoAnswer)]
+    reasons = [str(error) for error in failures if not isinstance(error, _NoAnswer)]
+    if unanswered:
+        reasons.append(
+            f"{', '.join(unanswered)} cannot be fetched because the package registry does not answer: check the "
+            "network or the proxy and run the same again, what has arrived is kept."
+        )
     if reasons:
-        raise FetchFailed(" ".join(dict.fromkeys(reasons)))
+        raise FetchFailed(" ".join(reasons)) from failures[0]
 
 
 def _complete(folder: Path, jars: list[Jar]) -> bool:
@@ -192,11 +210,12 @@ class _Fetch:
             arrived = self._tools / ".mongod.partial"
             shutil.rmtree(arrived, ignore_errors=True)
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+            command += ["--retries", "2"]
             command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(arrived)]
             command += ["--requirement", str(PINS / "mongod-requirements.txt")]
             output: list[bytes] = []
             if self._run(command, output.append) != 0:
-                raise FetchFailed(_pip_failure(b"".join(output).decode(errors="replace")))
+                raise _pip_failure(b"".join(output).decode(errors="replace"))
             if not os.access(arrived / MONGOD_IN_WHEEL, os.X_OK):
                 raise FetchFailed(f"the package in {arrived} has no mongod that can be executed: run the same again.")
             _put_in_place(arrived, self._tools / "mongod")
@@ -220,7 +239,7 @@ class _Fetch:
 
             code = self._run(command, read)
         if code != 0 or not (work / "jars").is_dir():
-            raise FetchFailed(_ivy_failure(bundle, log))
+            raise _ivy_failure(bundle, log)
         self._progress(bundle, total, total)
 
     def _run(self, command: list[str], read: Callable[[bytes], object]) -> int:
@@ -270,27 +289,21 @@ def _write_ivy_files(work: Path, jars: list[Jar]) -> None:
     )
 
 
-def _ivy_failure(bundle: str, log: Path) -> str:
-    output = log.read_text(encoding="utf-8", errors="replace")
-    no_network = ("UnknownHostException", "ConnectException", "NoRouteToHost", "SocketTimeout", "HttpTimeout", "SSL")
-    if any(sign in output for sign in no_network):
-        return (
-            f"The {bundle} cannot be fetched because the package registry does not answer: check the network or the "
-            "proxy and run the same again, what has arrived is kept."
-        )
-    return f"The {bundle} cannot be fetched; {log} says why. Run the same again, what has arrived is kept."
+def _ivy_failure(bundle: str, log: Path) -> FetchFailed:
+    # Ivy names its client only when a connection fails; a file that the registry lacks is merely "not found".
+    if "HttpClientHandler:" in log.read_text(encoding="utf-8", errors="replace"):
+        return _NoAnswer(bundle)
+    return FetchFailed(f"{bundle} cannot be fetched; {log} says why. Run the same again, what has arrived is kept.")
 
 
 def _network_options(environment: Mapping[str, str]) -> Iterator[str]:
-    """What Java does not take from the system by itself: added certificate authorities, the proxy, time-outs."""
+    """What Java does not take from the system by itself: added certificate authorities and the proxy."""
     if DEBIAN_TRUST_STORE.is_file():
         yield f"-Djavax.net.ssl.trustStore={DEBIAN_TRUST_STORE}"
     proxy = urlsplit(environment.get("HTTPS_PROXY") or environment.get("https_proxy") or "")
     if proxy.hostname:
         yield f"-Dhttps.proxyHost={proxy.hostname}"
         yield f"-Dhttps.proxyPort={proxy.port or 80}"
-    yield "-Dsun.net.client.defaultConnectTimeout=20000"
-    yield "-Dsun.net.client.defaultReadTimeout=60000"
 
 
 def _pyspark_jars() -> Path:
@@ -300,19 +313,17 @@ def _pyspark_jars() -> Path:
     return Path(spec.origin).parent / "jars"
 
 
-def _pip_failure(output: str) -> str:
-    choices = "install MongoDB's server so that `mongod` is on PATH, or let TICKHOUSE_MONGO_URI name a running one"
+def _pip_failure(output: str) -> FetchFailed:
+    choices = "install MongoDB's server so that `mongod` is on PATH"
     if "No module named pip" in output:
-        return f"mongod cannot be fetched because this Python environment has no pip: {choices}."
-    if "Connection" in output or "resolve" in output or "timed out" in output:
-        return (
-            "mongod cannot be fetched because the package registry does not answer: check the network or the proxy "
-            "and run the same again."
-        )
-    if "No matching distribution" in output:
-        return f"The packaged mongod is for Linux on x86-64 only: {choices}."
+        return FetchFailed(f"mongod cannot be fetched because this Python environment has no pip: {choices}.")
+    if sysconfig.get_platform() != "linux-x86_64" or platform.libc_ver()[0] != "glibc":
+        return FetchFailed(f"The packaged mongod is for Linux with glibc on x86-64 only: {choices}.")
+    # What pip says when it found nothing; it does not tell that from a registry that did not answer.
+    if "No matching distribution" in output or "Connection" in output or "timed out" in output:
+        return _NoAnswer("mongod")
     last = output.strip().splitlines()[-1] if output.strip() else "pip gave no reason"
-    return f"mongod cannot be fetched ({last}): {choices}."
+    return FetchFailed(f"mongod cannot be fetched ({last}): {choices}.")
 
 
 @contextmanager
