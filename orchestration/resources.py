@@ -8,6 +8,7 @@ Not here: what the objects do (`orchestration.streams`, `.lakehouse`, `.kafka`, 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,13 @@ class TopicsResource(HomeResource):
     timeout_seconds: float = 2.0
 
     def get(self) -> Topics:
-        """The topics of the home's broker."""
-        return Topics(self.settings().kafka_bootstrap, self.timeout_seconds)
+        """The topics of the home's broker, by a connection that is kept: making one takes longer than asking."""
+        return _topics(self.settings().kafka_bootstrap, self.timeout_seconds)
+
+
+@cache
+def _topics(bootstrap: str, timeout_seconds: float) -> Topics:
+    return Topics(bootstrap, timeout_seconds)
 
 
 class MongoResource(HomeResource):

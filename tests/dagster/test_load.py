@@ -10,7 +10,8 @@ import pytest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo import MongoClient
 
-from orchestration import sensors
+from orchestration import housekeeping, sensors
+from orchestration.housekeeping import tidy_runs
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.resources import MongoResource
 from orchestration.watch import LOAD_POLICY
@@ -151,3 +152,19 @@ def test_loads_that_always_fail_are_given_up_until_one_by_hand_is_good(
 def test_nothing_is_attempted_while_mongodb_is_away(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
     append(stand_in_home / "lakehouse", rows([0]))
     assert "MongoDB does not answer" in skipped(tick(definitions(stand_in_home), instance))
+
+
+def test_runs_of_good_loads_are_removed_after_hours_but_the_newest(
+    loading: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = loading.resolve_job_def("load_mongodb")
+    for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
+        make_run(instance, job, status)
+    newest = make_run(instance, job, dg.DagsterRunStatus.SUCCESS)
+    context = dg.build_sensor_context(instance=instance)
+    assert "0 runs removed" in str(tidy_runs(context))
+    monkeypatch.setattr(housekeeping, "KEEP_HOURS", -1)
+    assert "2 runs removed" in str(tidy_runs(context))
+    left = instance.get_runs()
+    assert sorted(run.status.value for run in left) == ["FAILURE", "SUCCESS"]
+    assert newest.run_id in {run.run_id for run in left}
