@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
@@ -68,3 +68,18 @@ def make_run(
         job.name,
     )
     return instance.create_run_for_job(job, status=status, remote_job_origin=origin, job_code_origin=None, **given)
+
+
+class RealHome(NamedTuple):
+    """Where the real parts of a test are, told as the environment tells them to the code location."""
+
+    kafka_bootstrap: str
+    mongo_uri: str
+    tools: Path
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Set the environment."""
+        for name in ("LAKEHOUSE", "CHECKPOINTS", "JARS", "HOME"):
+            monkeypatch.delenv(f"TICKHOUSE_{name}", raising=False)
+        for name, value in self._asdict().items():
+            monkeypatch.setenv(f"TICKHOUSE_{name.upper()}", str(value))
