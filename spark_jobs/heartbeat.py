@@ -1,6 +1,7 @@
 """The heartbeat of a stream job: a small JSON file that tells others how it is.
 
-Belongs here: collecting progress and writing the file. Does not belong here: judging it (the supervisor's part).
+Belongs here: what the file says and writing it. Does not belong here: asking the queries (`run`), judging the answers
+(the supervisor's part).
 """
 
 from __future__ import annotations
@@ -13,13 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark.sql.streaming.listener import (
-    QueryIdleEvent,
-    QueryProgressEvent,
-    QueryStartedEvent,
-    QueryTerminatedEvent,
-    StreamingQueryListener,
-)
 
 from spark_jobs.contract import timestamp_texts
 from spark_jobs.jobs import COUNTS
@@ -71,14 +65,29 @@ class Heartbeat:
                 # RFC 3339 texts of one form sort as their times do.
                 self._content["last_event_time"] = max(self._content["last_event_time"] or "", text)
 
-    def progress(self, query: str, batch: int, offsets: dict[str, dict[str, int]] | None) -> None:
-        """Note how far a query has got; `offsets` None leaves them as they were."""
+    def resume(self, query: str, batch: int, offsets: dict[str, dict[str, int]]) -> None:
+        """Note where a query goes on from: its last committed micro-batch and the offsets after it."""
         with self._lock:
-            entry = self._content["queries"].setdefault(query, {"batch_id": batch, "offsets": {}})
-            entry["batch_id"] = batch
-            entry["last_progress_at"] = _now()
-            if offsets is not None:
-                entry["offsets"] = offsets
+            self._content["queries"][query] = {"batch_id": batch, "offsets": offsets, "last_progress_at": _now()}
+
+    def progress(self, query: str, progress: dict[str, Any] | None, idle: bool) -> None:
+        """Note how far a query has got.
+
+        `progress`: Spark's report of its last micro-batch, None before the first; `idle`: whether it waits for input,
+        which is as good as getting on.
+        """
+        with self._lock:
+            entry = self._content["queries"].setdefault(query, {"batch_id": None, "offsets": {}})
+            news = progress is not None and progress["batchId"] != entry["batch_id"]
+            if news or idle:
+                entry["last_progress_at"] = _now()
+            if progress is None or not news:
+                return
+            entry["batch_id"] = progress["batchId"]
+            for source in progress["sources"]:
+                entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
+            if query == self._content["job"] and progress["numInputRows"]:
+                self._content["last_batch_ms"] = progress["durationMs"].get("triggerExecution")
 
     def beat(self) -> None:
         """Write the file, whole or not at all."""
@@ -88,36 +97,3 @@ class Heartbeat:
         temporary = self._path.with_suffix(".json.partial")
         temporary.write_text(text)
         temporary.replace(self._path)
-
-
-class ProgressListener(StreamingQueryListener):
-    """Carries Spark's progress events to the heartbeat."""
-
-    def __init__(self, heartbeat: Heartbeat, compute_query: str) -> None:
-        self._heartbeat = heartbeat
-        self._compute_query = compute_query
-        self._names: dict[str, tuple[str, int]] = {}
-
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:
-        """Called by Spark."""
-
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:
-        """Called by Spark after each micro-batch."""
-        progress = event.progress
-        name = progress.name or ""
-        self._names[str(progress.id)] = (name, progress.batchId)
-        offsets: dict[str, dict[str, int]] = {}
-        for source in progress.sources:
-            offsets |= json.loads(source.endOffset) if source.endOffset else {}
-        self._heartbeat.progress(name, progress.batchId, offsets or None)
-        if name == self._compute_query and progress.numInputRows:
-            self._heartbeat.update(last_batch_ms=progress.durationMs.get("triggerExecution"))
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:
-        """Called by Spark now and then while there is nothing to do."""
-        if str(event.id) in self._names:
-            name, batch = self._names[str(event.id)]
-            self._heartbeat.progress(name, batch, None)
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:
-        """Called by Spark; the job's own loop notices an ended query and says why."""

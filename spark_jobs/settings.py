@@ -27,9 +27,9 @@ class StreamSettings(BaseSettings):
     lateness_seconds: float = Field(10.0, ge=0, le=3_600)
     """How far behind a symbol's largest timestamp a tick may be."""
     trigger: Literal["continuous", "available_now"] = "continuous"
-    trigger_interval_seconds: float = Field(1.0, ge=0)
+    trigger_interval_seconds: float = Field(2.0, ge=0)
     """Least time from the start of one micro-batch to the next."""
-    archive_interval_seconds: float = Field(15.0, ge=0)
+    archive_interval_seconds: float = Field(20.0, ge=0)
     """The same for what is written to Delta, where a commit is dear."""
     max_offsets_per_trigger: int = Field(100_000, ge=1_000)
     """Largest micro-batch, in messages."""
