@@ -1,27 +1,29 @@
-"""`python -m orchestration.local`: fetch what the local stack needs beside Python packages, showing progress.
+"""`python -m orchestration.local [BUNDLE…]`: fetch what the local stack needs beside Python packages, with progress.
 
-Here: the progress display, shared with `tickhouse up`, and the command.
+Here: the progress display and the command.
 Not here: the fetch itself (`orchestration.local.artifacts`).
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from orchestration.local.artifacts import FetchFailed, ensure_tools, missing
+from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing
 from orchestration.local.java import Java, JavaMissing, find_java
 from orchestration.settings import OrchestrationSettings, SettingsError
 
 
-def fetch_with_progress(tools: Path, java: Java, console: Console) -> None:
+def fetch_with_progress(tools: Path, java: Java, console: Console, only: Collection[str] = BUNDLES) -> None:
     """Fetch what is missing with a bar for each bundle; says nothing when all is there. Raises FetchFailed."""
-    names = missing(tools, os.environ)
+    names = [name for name in missing(tools, os.environ) if name in only]
     if not names:
         return
     console.print(f"Fetching {', '.join(names)} into {tools} (once; about 100 MB)")
@@ -34,19 +36,24 @@ def fetch_with_progress(tools: Path, java: Java, console: Console) -> None:
             with lock:
                 display.update(tasks[bundle], completed=arrived, total=total)
 
-        ensure_tools(tools, java, os.environ, report)
+        ensure_tools(tools, java, os.environ, report, names)
 
 
 def main() -> int:
-    """Fetch what is missing; returns the exit code."""
+    """Fetch what is missing of the bundles named, all when none is; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m orchestration.local", description="Fetches what is missing.")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"some of {', '.join(BUNDLES)}; all when left out")
+    bundles = parser.parse_args().bundles
+    if unknown := [name for name in bundles if name not in BUNDLES]:
+        parser.error(f"there is no bundle {unknown[0]}; there are {', '.join(BUNDLES)}")
     console = Console()
     try:
         settings = OrchestrationSettings.read()
-        fetch_with_progress(settings.tools, find_java(os.environ), console)
+        fetch_with_progress(settings.tools, find_java(os.environ), console, bundles or BUNDLES)
     except (FetchFailed, JavaMissing, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    console.print(f"All tools are in {settings.tools}")
+    console.print(f"{', '.join(bundles) or 'All tools'}: in {settings.tools}")
     return 0
 
 

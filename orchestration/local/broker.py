@@ -166,7 +166,7 @@ def wait_ready(bootstrap: str, alive: Callable[[], bool], timeout_seconds: float
 def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS) -> None:
     """Create the topics that are not there yet. Raises TopicMismatch, KafkaException."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    existing = admin.list_topics(timeout=30).topics
+    existing = admin.list_topics(timeout=10).topics
     for name in names:
         if name in existing and len(existing[name].partitions) != partitions:
             raise TopicMismatch(
