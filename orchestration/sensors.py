@@ -200,10 +200,10 @@ def _materialisations(
 
 def _observations(
     streams: StreamsResource, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
-) -> list[dg.AssetObservation]:
+) -> list[dg.AssetObservation | dg.AssetMaterialization]:
     seconds = now - memory.observed_at
     counts: dict[str, int] = {}
-    observations = []
+    observations: list[dg.AssetObservation | dg.AssetMaterialization] = []
 
     def rate(name: str, count: int) -> dict[str, Any]:
         counts[name] = count
@@ -214,11 +214,13 @@ def _observations(
 
     if TICKS_TOPIC in ends:
         total = sum(ends[TICKS_TOPIC].values())
+        # New messages are what makes a topic anew; a look that finds none is only a look.
+        event = dg.AssetMaterialization if total > memory.counts.get(TICKS_TOPIC, 0) else dg.AssetObservation
         producer = processes.read_heartbeat(streams.settings().home, "producer") or {}
         told = {key: producer[key] for key in ("source", "state", "last_timestamp") if producer.get(key)}
         lags = {f"lag_{name}": sight.lag for name, sight in sights.items() if sight.lag is not None}
         metadata = {"end_offset_sum": total, **rate(TICKS_TOPIC, total), **told, **lags}
-        observations.append(dg.AssetObservation(asset_key=TOPIC, metadata=metadata))
+        observations.append(event(asset_key=TOPIC, metadata=metadata))
     for name, sight in sights.items():
         heartbeat = sight.view.heartbeat
         if not heartbeat:
