@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel, MongoClient, ReplaceOne, WriteConcern
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from orchestration.lakehouse import ChangesUnavailable, Lakehouse
 from spark_jobs.contract import WINDOWS, timestamp_texts
@@ -52,6 +52,11 @@ def collection_name(window: str) -> str:
 
 COLLECTIONS = {window: collection_name(window) for window in WINDOWS}
 """Window to collection, in the order of the windows."""
+
+
+def short_reason(error: PyMongoError) -> str:
+    """What a driver's error says, without the topology it appends."""
+    return str(error).split(",", maxsplit=1)[0].split(" (", maxsplit=1)[0]
 
 
 class Loaded(NamedTuple):

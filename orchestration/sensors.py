@@ -23,7 +23,7 @@ from orchestration.housekeeping import tidy_runs
 from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
 from orchestration.kafka import KafkaAway, Offsets
 from orchestration.lakehouse import Lakehouse, TableVersion
-from orchestration.mongo_load import TABLE
+from orchestration.mongo_load import TABLE, short_reason
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.status import archive_lag, stream_lag
 from orchestration.streams import Streams
@@ -122,7 +122,13 @@ def supervisor(
     if now - memory.observed_at >= OBSERVE_SECONDS:
         events += _observations(streams, sights, ends, memory, now)
     events += _evaluations(processes_, sights, memory, now)
-    return dg.SensorResult(run_requests=requests, asset_events=events, cursor=memory.to_cursor())
+    states = ", ".join(f"{name} {sight.view.state}" for name, sight in sights.items())
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else f"nothing to start: {kafka_away or states}",
+        asset_events=events,
+        cursor=memory.to_cursor(),
+    )
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> Memory:
@@ -279,7 +285,8 @@ def load_new_zscores(
         with mongo.open() as store:
             loaded = store.loaded()
     except PyMongoError as error:
-        return dg.SensorResult(skip_reason=f"MongoDB does not answer, nothing is attempted until it does: {error}")
+        away = f"MongoDB does not answer, nothing is attempted until it does: {short_reason(error)}"
+        return dg.SensorResult(skip_reason=away)
     newest = lakehouse.get().version(TABLE)
     decision = decide_load(
         newest,

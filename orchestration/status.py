@@ -23,7 +23,7 @@ from rich.text import Text
 from orchestration import processes
 from orchestration.kafka import KafkaAway, Offsets, Topics, lag
 from orchestration.lakehouse import Lakehouse, TableVersion
-from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore
+from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, short_reason
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.streams import Streams
 from orchestration.supervisor import StreamView, epoch_seconds
@@ -234,9 +234,8 @@ def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, L
         finally:
             store.close()
     except PyMongoError as error:
-        reason = str(error).split(",", maxsplit=1)[0].split(" (", maxsplit=1)[0]
         problems.append(
-            f"MongoDB at {without_password(settings.mongo_uri)} does not answer ({reason}): "
+            f"MongoDB at {without_password(settings.mongo_uri)} does not answer ({short_reason(error)}): "
             "start the stack with `tickhouse up`, or set TICKHOUSE_MONGO_URI"
         )
         return {}
