@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
+
+from orchestration import processes
 from orchestration.local.artifacts import missing, mongod_on_path
 from orchestration.local.instance import holder
 from orchestration.local.java import JavaMissing, find_java
@@ -107,17 +110,29 @@ def _ports(settings: OrchestrationSettings, *, ui: bool) -> Iterator[str]:
     if settings.port == 0:
         return
     asked = {
-        "Kafka": (settings.kafka_port, "TICKHOUSE_KAFKA_PORT"),
-        "MongoDB": (settings.mongo_port, "TICKHOUSE_MONGO_PORT"),
+        "Kafka": ("kafka", settings.kafka_port, "TICKHOUSE_KAFKA_PORT"),
+        "MongoDB": ("mongod", settings.mongo_port, "TICKHOUSE_MONGO_PORT"),
     }
     if ui:
-        asked["the Dagster UI"] = (settings.port, "--port")
-    for service, (port, option) in asked.items():
-        if port and not is_free(port):
+        asked["the Dagster UI"] = ("webserver", settings.port, "--port")
+    for service, (process, port, option) in asked.items():
+        if port and not is_free(port) and not _left_behind(settings.home, process, port):
             yield (
                 f"Port {port} on 127.0.0.1, meant for {service}, is in use: stop what uses it, name another with "
                 f"{option}, or let every service take a free one with --port 0."
             )
+
+
+def _left_behind(home: Path, name: str, port: int) -> bool:
+    """Whether the port is held by what an `up` of this home left behind when it was killed: the next one ends that."""
+    process = processes.recorded(home, name)
+    if process is None or not processes.alive(process):
+        return False
+    try:
+        connections = psutil.Process(process.pid).net_connections("tcp")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    return any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections)
 
 
 def _network(lacking: list[str]) -> Iterator[str]:

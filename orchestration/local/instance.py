@@ -35,7 +35,7 @@ def holder(home: Path) -> int | None:
     """The pid of the process that holds the home's lock; None when nobody does."""
     try:
         file = _path(home).open("r", encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     with file:
         try:
