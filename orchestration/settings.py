@@ -133,7 +133,7 @@ def read_endpoints(home: Path) -> Endpoints | None:
     path = home / "endpoints.json"
     try:
         return Endpoints.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise SettingsError(f"{path} is damaged; remove it and run `tickhouse up` again") from error

@@ -1,0 +1,143 @@
+"""The command as a user types it: what keeps the stack from starting is found and said, and questions are answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestration.local import checks
+from orchestration.local.instance import only_instance
+from orchestration.settings import OrchestrationSettings
+
+pytestmark = pytest.mark.integration
+TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
+
+
+def tickhouse(*arguments: str, answer: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TICKHOUSE_")}
+    return subprocess.run(
+        [TICKHOUSE, *arguments],
+        capture_output=True,
+        text=True,
+        input=answer,
+        env={**clean, "COLUMNS": "1000", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def problems(home: Path, **overrides: object) -> str:
+    settings = OrchestrationSettings.read(home=home, port=0, **overrides)
+    return "\n".join(checks.find_problems(settings, os.environ))
+
+
+def test_a_machine_that_suits(home: Path, tools: Path) -> None:
+    result = tickhouse("doctor", "--home", str(home), "--port", "0", TICKHOUSE_TOOLS=str(tools))
+    assert result.returncode == 0, result.stderr
+    assert "Nothing keeps the stack from starting here" in result.stdout
+
+
+def test_a_port_in_use(home: Path, tools: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for command in ("doctor", "up"):
+            result = tickhouse(command, "--home", str(home), "--port", str(port), TICKHOUSE_TOOLS=str(tools))
+            assert result.returncode == 1
+            assert f"Port {port} on 127.0.0.1, meant for the Dagster UI, is in use" in result.stderr
+            assert "--port 0" in result.stderr
+    assert not (home / "run").exists(), "something was started"
+
+
+def test_another_instance_on_the_same_home(home: Path) -> None:
+    with only_instance(home):
+        result = tickhouse("up", "--home", str(home), "--port", "0")
+    assert result.returncode == 1
+    assert f"Another `tickhouse up` (process {os.getpid()})" in result.stderr
+    assert "tickhouse down" in result.stderr
+
+
+def test_no_disk_space(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "LEAST_FREE_BYTES", 10**18)
+    assert "GB free and 1000000000.0 GB are needed: make room" in problems(home)
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written to: choose another with --home" in problems(tmp_path / "file" / "home")
+
+
+def test_no_network_at_the_first_start(home: Path, tmp_path: Path) -> None:
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    result = tickhouse(
+        "doctor",
+        "--home",
+        str(home),
+        "--port",
+        "0",
+        TICKHOUSE_TOOLS=str(tmp_path / "tools"),
+        PATH="/usr/bin",
+        **nowhere,
+    )
+    assert result.returncode == 1
+    assert "The first start has to fetch" in result.stderr
+    assert "connect to a network" in result.stderr
+
+
+def test_an_unsuitable_java_is_passed_over_for_the_packaged_one(home: Path, tmp_path: Path, tools: Path) -> None:
+    old = tmp_path / "java8" / "bin" / "java"
+    old.parent.mkdir(parents=True)
+    old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_402\"' >&2\n")
+    old.chmod(0o755)
+    result = tickhouse(
+        "doctor", "--home", str(home), "--port", "0", TICKHOUSE_TOOLS=str(tools), JAVA_HOME=str(old.parents[1]), PATH=""
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Java 21" in result.stdout
+
+
+def test_a_missing_library_and_an_old_python_are_named_with_their_remedy() -> None:
+    (sentence,) = checks._libraries({"PATH": ""}, ("libcurl.so.4711",))
+    assert "libcurl.so.4711, which mongod needs, is missing: install" in sentence
+    (sentence,) = checks._python((3, 9))
+    assert "Python 3.9 is too old: install Python 3.11 or later" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("up", "--source", "nasdaq"), "is one of auto, binance, simulator or replay:FILE"),
+        (("up", "--symbols", "btc usdt"), "needs symbols such as BTCUSDT,ETHUSDT"),
+        (("up", "--speed", "fast"), "is 1, a factor such as 10, or max"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_sentence(home: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    result = tickhouse(*arguments, "--home", str(home))
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_before_the_first_start(home: Path) -> None:
+    status = json.loads(tickhouse("status", "--json", "--home", str(home)).stdout)
+    assert status["drained"] is False
+    assert {stream["state"] for stream in status["streams"].values()} == {"stopped"}
+    assert "Nothing runs" in tickhouse("down", "--home", str(home)).stdout
+    assert "there are no tables" in tickhouse("sql", "SELECT 1", "--home", str(home)).stderr
+    assert "start it with `tickhouse up`" in tickhouse("replay", __file__, "--home", str(home)).stderr
+
+
+def test_reset_asks_first(home: Path) -> None:
+    assert "not a home of tickhouse" in tickhouse("reset", "--yes", "--home", str(home)).stderr
+    (home / "run").mkdir()
+    assert tickhouse("reset", "--home", str(home), answer="n\n").returncode == 1
+    assert home.exists()
+    assert tickhouse("reset", "--home", str(home), answer="y\n").returncode == 0
+    assert not home.exists()
