@@ -23,6 +23,10 @@ _HOST = "127.0.0.1"
 _DAGSTER_YAML = """# Written at each start; changes are lost.
 telemetry:
   enabled: false
+# Runs are few and short, and a stream that is down should not wait for the queue to be looked at.
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: DefaultRunCoordinator
 run_monitoring:
   enabled: true
   poll_interval_seconds: 20

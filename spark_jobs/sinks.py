@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -26,6 +27,8 @@ from spark_jobs.jobs import COUNTS
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
+_OFFSETS_SECONDS = 15.0
+_GRACE_SECONDS = 5.0
 _ATTEMPTS = 4
 _NO_MARKER = -1
 
@@ -40,6 +43,10 @@ class Published(NamedTuple):
     """`COUNTS`, cumulative since the checkpoint began."""
     event_time: int | None
     """The largest timestamp of its ticks in milliseconds; None without ticks."""
+
+
+class NoAnswer(Exception):
+    """A call to the Kafka client has not come back in the time that it was given."""
 
 
 class KafkaTarget(NamedTuple):
@@ -120,7 +127,7 @@ class _Channel:
                 if rows and self._next_batch <= batch:
                     self._transact(batch, rows)
                 return self._counts
-            except KafkaException as error:
+            except (KafkaException, NoAnswer) as error:
                 # Whatever it was (a fenced session, a broker that went away), a new session starts by asking what
                 # was committed, so trying again can neither repeat nor lose anything.
                 self._producer = None
@@ -159,9 +166,33 @@ class _Channel:
                 for message in messages.split(b"\n") if messages else ():
                     _produce(producer, topic, row["symbol"], message)
         marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
-        producer.send_offsets_to_transaction([marker], self._group.consumer_group_metadata(), _TIMEOUT_SECONDS)
+        group = self._group.consumer_group_metadata()
+        _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([marker], group, _OFFSETS_SECONDS))
         producer.commit_transaction(_TIMEOUT_SECONDS)
         self._next_batch, self._counts = batch + 1, counts
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Make a call that may never return, and raise NoAnswer if it has not after `seconds` and some grace.
+
+    librdkafka's `send_offsets_to_transaction` ignores its timeout when the broker went away in the middle of a
+    transaction (librdkafka issue 5456). The call is then abandoned with the producer that it belongs to.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except KafkaException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds + _GRACE_SECONDS)
+    if thread.is_alive():
+        raise NoAnswer(f"the Kafka client has not answered within {seconds + _GRACE_SECONDS:.0f} s")
+    if failures:
+        raise failures[0]
 
 
 def _produce(producer: Producer, topic: str, symbol: str, message: bytes) -> None:
