@@ -140,7 +140,7 @@ class Patience:
     silent: float = 45
     """Since the last heartbeat: one is due every second."""
     stalled: float = 300
-    """Since the last progress of any query while messages wait for it."""
+    """Since one of its queries last got on, or had nothing to do, while messages wait for the stream."""
 
 
 DEFAULT_PATIENCE = Patience()
@@ -195,7 +195,7 @@ def judge_stream(
     silence = now - epoch_seconds(own["written_at"])
     if silence > patience.silent:
         return StreamView("hung", pid, error=f"no heartbeat for {silence:.0f} s", heartbeat=content)
-    stalled = now - max([started_at, *_progress_times(own)])
+    stalled = now - min([max(started_at, time) for time in _progress_times(own)], default=started_at)
     if lag and stalled > patience.stalled:
         return StreamView("hung", pid, error=f"no progress for {stalled:.0f} s, {lag} messages wait", heartbeat=content)
     return StreamView("running", pid, age, error, content)
