@@ -86,7 +86,7 @@ def up(
 
     The first start fetches what is missing. A later one goes on where the last one stopped.
     """
-    settings = _settings(source=source, speed=speed, symbols=symbols, home=home, port=port)
+    settings = _settings(of_running_stack=False, source=source, speed=speed, symbols=symbols, home=home, port=port)
     from orchestration import stack
     from orchestration.local.artifacts import FetchFailed
     from orchestration.local.checks import find_problems
@@ -190,7 +190,7 @@ def doctor(
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="As for up.")] = True,
 ) -> None:
     """Look for whatever would keep the stack from starting here, and say what to do about it."""
-    settings = _settings(home=home, port=port)
+    settings = _settings(of_running_stack=False, home=home, port=port)
     from orchestration.local.artifacts import missing
     from orchestration.local.checks import find_problems
     from orchestration.local.java import find_java

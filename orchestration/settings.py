@@ -109,16 +109,17 @@ class OrchestrationSettings(BaseSettings):
         return self
 
     @classmethod
-    def read(cls, **overrides: Any) -> Self:
+    def read(cls, *, of_running_stack: bool = True, **overrides: Any) -> Self:
         """Settings from the environment; `overrides` that are not None win (command line options).
 
         Addresses that neither names are taken from `<home>/endpoints.json`, so that `status --home DIR` finds the
-        stack of that home wherever it listens. Raises SettingsError naming the variable that is wrong.
+        stack of that home wherever it listens; not with `of_running_stack` False, for a stack that is yet to start.
+        Raises SettingsError naming the variable that is wrong.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             settings = cls(**given)
-            endpoints = read_endpoints(settings.home)
+            endpoints = read_endpoints(settings.home) if of_running_stack else None
             if endpoints is None:
                 return settings
             chosen = endpoints.model_dump(include={"kafka_bootstrap", "mongo_uri", "lakehouse", "checkpoints"})

@@ -40,8 +40,10 @@ _DOWN_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
 _PROBE_TIMEOUTS = (3, 5)
 _BINANCE_URL = "https://api.binance.com"
-_STOP_ORDER = ("daemon", "producer", *JOBS, "code-server", "webserver", "simulator", "mongod", "kafka")
-"""The daemon first, so that nothing is launched again; the stores last, so that everything can be finished."""
+_STOP_ORDER = ("daemon", "code-server", "webserver", "producer", *JOBS, "simulator", "mongod", "kafka")
+"""Dagster first, so that nothing is launched again; the stores last, so that everything can be finished."""
+_WRONG_SETTINGS = 2
+"""The exit code of a service that no restart can help."""
 
 Say = Callable[[str], None]
 
@@ -272,6 +274,11 @@ class _Stack:
         if running_seconds is None and name == "producer" and self._has_ended(name):
             return
         history = self._histories.get(name, History())
+        if running_seconds is None and history.given_up is None and self._exit_code(name) == _WRONG_SETTINGS:
+            reason = self._last_error(name) or "its settings are wrong"
+            self._say(f"{name} is left stopped: {reason} (see {self._home / 'logs' / name}.log)")
+            self._histories[name] = History(given_up=reason)
+            return
         missing = [need for need in service.needs if self._running_seconds(need) is None]
         decision = decide(
             wanted=True,
@@ -294,9 +301,12 @@ class _Stack:
         process = processes.recorded(self._home, name)
         return process is not None and heartbeat.get("pid") == process.pid and heartbeat.get("state") == "ended"
 
-    def _last_error(self, name: str) -> str | None:
+    def _exit_code(self, name: str) -> int | None:
         process = processes.recorded(self._home, name)
-        code = processes.exit_code(process) if process else None
+        return processes.exit_code(process) if process else None
+
+    def _last_error(self, name: str) -> str | None:
+        code = self._exit_code(name)
         heartbeat = processes.read_heartbeat(self._home, name) if name == "producer" else None
         said = heartbeat.get("error") if heartbeat else None
         return said or (f"exit code {code}" if code is not None else None)
