@@ -99,7 +99,8 @@ class Streams:
             view = self.observe(name)
             if view.state == "running":
                 return view
-            if view.state != "starting":
+            # One that is about to end says why only once it has ended.
+            if view.state not in ("starting", "stopping"):
                 raise StreamError(self._told(name, f"{name} is {view.state}: {view.error}"))
             if time.monotonic() > deadline:
                 raise StreamError(self._told(name, f"{name} is not at work after {wait_seconds:.0f} s"))
