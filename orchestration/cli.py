@@ -10,8 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
-import subprocess
+import signal
 import sys
 import time
 from enum import StrEnum
@@ -22,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
 
 app = typer.Typer(
@@ -105,12 +105,18 @@ def up(
         if problems:
             raise typer.Exit(1)
 
-        def waiting(status: Status) -> None:
-            spinner.update("Waiting for z-scores: " + escape(status.waiting_for[0] if status.waiting_for else "…"))
+        told = ""
 
-        def ready(status: Status) -> None:
+        def waiting(sentence: str) -> None:
+            nonlocal told
+            spinner.update(f"Waiting for {escape(sentence)}")
+            if not _out.is_terminal and sentence != told:  # a log shows no spinner
+                say(f"Waiting for {sentence}")
+                told = sentence
+
+        def ready(status: Status, sentence: str) -> None:
             spinner.stop()
-            say("z-scores are arriving")
+            say(sentence)
             _tell_where_to_look(status, settings.home)
 
         def progress(bundle: str, arrived: int, total: int) -> None:
@@ -121,6 +127,8 @@ def up(
             stack.bring_up(settings, ui=ui, say=say, progress=progress, ready=ready, waiting=waiting)
         except (FetchFailed, AlreadyRunning, *stack.STARTUP_FAILURES) as error:
             raise _failure(f"{error}") from error
+        except OSError as error:
+            raise _failure(f"the stack cannot go on: {error}") from error
 
 
 def _tell_where_to_look(status: Any, home: Path) -> None:
@@ -146,11 +154,12 @@ def down(home: Home = None) -> None:
     """Stop the stack of a home, in order, leaving no process."""
     settings = _settings(home=home)
     from orchestration import stack
+    from orchestration.local.instance import AlreadyRunning
 
     try:
         with _out.status("Stopping"):
             was_running = stack.request_down(settings.home)
-    except stack.StackError as error:
+    except (stack.StackError, AlreadyRunning, ProcessError) as error:
         raise _failure(f"{error}") from error
     _out.print("Everything is stopped." if was_running else f"Nothing runs with the home {settings.home}.")
 
@@ -179,7 +188,7 @@ def status(
             _out.print(render(collect(settings)))
     except KeyboardInterrupt:
         return
-    except SettingsError as error:
+    except (SettingsError, ProcessError) as error:
         raise _failure(f"{error}") from error
 
 
@@ -201,7 +210,9 @@ def doctor(
     if problems:
         raise typer.Exit(1)
     java = find_java(os.environ)
-    _out.print(f"[green]✓[/green] Java {java.version} at {java.path}")
+    _out.print(f"[green]✓[/green] Java {java.version} at {escape(str(java.path))}", soft_wrap=True)
+    if java.note:
+        _out.print(f"[yellow]•[/yellow] {escape(java.note)}", soft_wrap=True)
     lacking = missing(settings.tools, os.environ)
     if lacking:
         _out.print(f"[yellow]•[/yellow] The first start will fetch {', '.join(lacking)}")
@@ -215,21 +226,31 @@ def replay(
     now: Annotated[bool, typer.Option("--now", help="Shift the timestamps so that the first tick is now.")] = False,
     home: Home = None,
 ) -> None:
-    """Send a recording into the running stack, next to its own source, and return when all is delivered."""
-    settings = _settings(home=home)
+    """Send a recording into the running stack, next to its own source, and return when all is delivered.
+
+    With its recorded timestamps it suits symbols that have no newer prices yet: ticks older than those of their own
+    symbol already there are late. Sent again, it goes on behind the last line that is there.
+    """
+    settings = _settings(home=home, speed=speed)
     from orchestration.local.instance import holder
+    from orchestration.replay import ReplayFailed, send
 
     if holder(settings.home) is None:
         raise _failure(f"nothing runs with the home {settings.home}: start it with `tickhouse up`")
-    environment = {
-        **os.environ,
-        "TICKHOUSE_HOME": str(settings.home / "replay"),
-        "TICKHOUSE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "TICKHOUSE_SOURCE": f"replay:{file.absolute()}",
-        "TICKHOUSE_SPEED": speed,
-        "TICKHOUSE_REPLAY_TIMESTAMPS": "now" if now else "recorded",
-    }
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "producer"], env=environment, check=False).returncode)
+    # However it is asked to stop, the producer behind it is stopped cleanly.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _out.status("Connecting") as spinner:
+
+            def progress(sent: int, acknowledged: int, last_timestamp: str | None) -> None:
+                spinner.update(f"{sent:,} sent, {acknowledged:,} acknowledged, up to {last_timestamp or '…'}")
+
+            delivered = send(settings, file.absolute(), shift_to_now=now, progress=progress)
+    except ReplayFailed as error:
+        raise _failure(f"{error}") from error
+    except KeyboardInterrupt:
+        raise _failure("stopped; send it again to go on where it was") from None
+    _out.print(f"{delivered:,} messages of {escape(str(file))} are delivered.", soft_wrap=True)
 
 
 @app.command()
@@ -245,7 +266,7 @@ def sql(
     settings = _settings(home=home)
     from rich.table import Table
 
-    from orchestration.sql import QueryFailed, query
+    from orchestration.sql import QueryFailed, as_text, query
 
     try:
         rows = query(settings.lakehouse, statement)
@@ -253,16 +274,25 @@ def sql(
         raise _failure(f"{error}") from error
     if output is Format.json:
         for row in rows.to_pylist():
-            sys.stdout.write(json.dumps(row, default=str) + "\n")
+            sys.stdout.write(json.dumps(row, default=as_text) + "\n")
     elif output is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(rows.column_names)
-        writer.writerows(row.values() for row in rows.to_pylist())
+        writer.writerows([_cell(value) for value in row.values()] for row in rows.to_pylist())
     else:
-        table = Table(*rows.column_names)
+        table = Table(*(escape(name) for name in rows.column_names))
         for row in rows.to_pylist():
-            table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+            table.add_row(*(escape(_cell(value)) for value in row.values()))
         _out.print(table)
+
+
+def _cell(value: Any) -> str:
+    """One value for people: nothing for null, JSON for what has parts."""
+    from orchestration.sql import as_text
+
+    if value is None:
+        return ""
+    return json.dumps(value, default=as_text) if isinstance(value, (list, dict)) else as_text(value)
 
 
 @app.command()
@@ -272,19 +302,19 @@ def reset(
 ) -> None:
     """Delete all data of a home: topics, tables, checkpoints, collections. Downloaded tools stay."""
     settings = _settings(home=home)
-    from orchestration import processes
-    from orchestration.local.instance import holder
+    from orchestration.local.instance import AlreadyRunning, holder
+    from orchestration.stack import remove_data
 
-    running = [
-        name
-        for name in processes.recorded_names(settings.home)
-        if (process := processes.recorded(settings.home, name)) is not None and processes.alive(process)
-    ]
-    if holder(settings.home) is not None or running:
+    if holder(settings.home) is not None:
         raise _failure(f"the stack of {settings.home} is running: `tickhouse down --home {settings.home}` first")
     if not (settings.home / "run").is_dir():
         raise _failure(f"{settings.home} is not a home of tickhouse: there is nothing to delete")
     if not yes and not typer.confirm(f"Delete {settings.home} with all prices and results in it?"):
         raise typer.Exit(1)
-    shutil.rmtree(settings.home)
-    _out.print(f"{settings.home} is deleted.")
+    try:
+        remaining = remove_data(settings)
+    except (AlreadyRunning, ProcessError) as error:
+        raise _failure(f"{error}") from error
+    _out.print(f"{escape(str(settings.home))} is deleted.", soft_wrap=True)
+    for uri in remaining:
+        _out.print(f"[yellow]•[/yellow] {escape(uri)} is not in it and stays: remove it, too, before the next start.")

@@ -69,14 +69,20 @@ class Ports:
 
 def choose_ports(settings: OrchestrationSettings, *, ui: bool) -> Ports:
     """The ports that the settings name; free ones where they name none, and for all if the UI's is 0."""
-    any_port = settings.port == 0
+    taken: set[int] = set()
+
+    def choose(wanted: int) -> int:
+        port = wanted if wanted and settings.port else free_port(taken)
+        taken.add(port)
+        return port
+
     return Ports(
-        kafka=free_port() if any_port or not settings.kafka_port else settings.kafka_port,
-        controller=free_port(),
-        mongo=free_port() if any_port or not settings.mongo_port else settings.mongo_port,
-        code_server=free_port(),
-        simulator=free_port(),
-        ui=(free_port() if any_port else settings.port) if ui else None,
+        kafka=choose(settings.kafka_port),
+        mongo=choose(settings.mongo_port),
+        ui=choose(settings.port) if ui else None,
+        controller=choose(0),
+        code_server=choose(0),
+        simulator=choose(0),
     )
 
 

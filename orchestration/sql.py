@@ -5,6 +5,9 @@ Belongs here: running a query over all tables that exist. Does not belong here: 
 
 from __future__ import annotations
 
+import datetime
+from typing import Any
+
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
@@ -33,3 +36,10 @@ def query(lakehouse: str, sql: str) -> pa.Table:
     except Exception as error:
         # The query engine raises plain exceptions; their text is about the query, and that is the user's.
         raise QueryFailed(f"{error} (tables: {', '.join(found)})") from error
+
+
+def as_text(value: Any) -> str:
+    """A value that JSON has no form for: times as ISO 8601, bytes as text, all else as Python prints it."""
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -8,12 +8,13 @@ them), or the command line (`cli`).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -21,14 +22,15 @@ import requests
 from confluent_kafka import KafkaException
 
 from orchestration import processes, services
+from orchestration.arrival import documents, next_step
 from orchestration.local import broker as kafka_broker
 from orchestration.local import mongod as mongo_server
 from orchestration.local.artifacts import Progress, ensure_tools
 from orchestration.local.broker import NotReady
 from orchestration.local.instance import holder, only_instance
-from orchestration.local.java import Java, find_java
+from orchestration.local.java import find_java
 from orchestration.local.ports import answers
-from orchestration.services import Ports, Service
+from orchestration.services import Service
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.status import Status, collect
 from orchestration.streams import STOP_SECONDS
@@ -40,8 +42,16 @@ _DOWN_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
 _PROBE_TIMEOUTS = (3, 5)
 _BINANCE_URL = "https://api.binance.com"
-_STOP_ORDER = ("daemon", "code-server", "webserver", "producer", *JOBS, "simulator", "mongod", "kafka")
-"""Dagster first, so that nothing is launched again; the stores last, so that everything can be finished."""
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_ORDER = (
+    ("daemon",),
+    ("code-server", "webserver", "producer"),
+    tuple(JOBS),
+    ("simulator", "mongod", "kafka"),
+)
+"""One group after the other: Dagster first, so that nothing is launched again, and the stores last, so that everything
+can be finished. Those of a group stop side by side: each stream finishes its micro-batch, for example."""
+_KNOWN = [name for group in _STOP_ORDER for name in group]
 _WRONG_SETTINGS = 2
 """The exit code of a service that no restart can help."""
 
@@ -62,14 +72,14 @@ def bring_up(
     ui: bool,
     say: Say,
     progress: Progress,
-    ready: Callable[[Status], None],
-    waiting: Callable[[Status], None],
+    ready: Callable[[Status, str], None],
+    waiting: Callable[[str], None],
 ) -> None:
     """Bring the stack up and keep it up until SIGINT or SIGTERM; then take it down, leaving no process.
 
-    `say` is told what happens, `progress` how a fetch gets on, `waiting` how things stand until z-scores arrive,
-    and `ready` once they do. Raises StackError, AlreadyRunning, FetchFailed and what the parts raise when they cannot
-    start; the stack is down then, too.
+    `say` is told what happens, `progress` how a fetch gets on, `waiting` what is waited for until z-scores arrive,
+    and `ready` once they do, with a sentence that says so. Raises StackError, AlreadyRunning, FetchFailed and what
+    the parts raise when they cannot start; the stack is down then, too.
     """
     with only_instance(settings.home), _stop_requests() as stop:
         _end_leftovers(settings.home, say)
@@ -79,23 +89,34 @@ def bring_up(
             stack.watch(ready, waiting)
         except Stopped:
             pass
+        except STARTUP_FAILURES:
+            # Ctrl-C in a terminal also reaches the helper programs of a start: that they fail is then no news.
+            if not stop.is_set():
+                raise
         finally:
-            say("Stopping")
-            take_down(settings.home)
+            try:
+                say("Stopping")
+            finally:  # also when nobody can hear it any more: a closed terminal, a broken pipe
+                take_down(settings.home)
             say("Everything is stopped")
 
 
 def request_down(home: Path) -> bool:
     """Ask a running `up` of that home to stop and wait until it has, or stop what one that was killed left behind.
 
-    Returns whether there was anything to stop. Raises StackError when it does not stop in time.
+    Returns whether there was anything to stop. Raises StackError when it does not stop in time, AlreadyRunning when
+    one is just starting.
     """
     pid = holder(home)
     if pid is None:
-        return take_down(home) > 0
-    os.kill(pid, signal.SIGTERM)
+        if not home.is_dir():
+            return False
+        with only_instance(home):
+            return take_down(home) > 0
+    with suppress(ProcessLookupError):  # it may have ended this moment
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _DOWN_SECONDS
-    while holder(home) is not None:
+    while holder(home) == pid:
         if time.monotonic() > deadline:
             raise StackError(f"process {pid} has not stopped within {_DOWN_SECONDS:.0f} s: see {home / 'logs'}")
         time.sleep(0.1)
@@ -104,21 +125,34 @@ def request_down(home: Path) -> bool:
 
 def take_down(home: Path) -> int:
     """Stop every process that is recorded in the home, in order; returns how many were running."""
-    running = {
-        name: process
-        for name in processes.recorded_names(home)
-        if (process := processes.recorded(home, name)) is not None and processes.alive(process)
-    }
-    others = [name for name in running if name not in _STOP_ORDER]
-    for name in (*others, *_STOP_ORDER):
-        if name in JOBS:
-            if name == next(iter(JOBS)):
-                # Each stream finishes its micro-batch: together they take no longer than one.
-                with ThreadPoolExecutor(len(JOBS)) as pool:
-                    list(pool.map(lambda job: processes.stop(running[job], STOP_SECONDS), JOBS.keys() & running.keys()))
-        elif name in running:
-            processes.stop(running[name], STOP_SECONDS)
+    running = _running(home)
+    for names in (*([name] for name in running if name not in _KNOWN), *_STOP_ORDER):
+        # Looked up again each time: a launch that was under way may have started a stream in the meantime.
+        together = [process for name, process in _running(home).items() if name in names]
+        with ThreadPoolExecutor(max(1, len(together))) as pool:
+            list(pool.map(lambda process: processes.stop(process, STOP_SECONDS), together))
     return len(running)
+
+
+def remove_data(settings: OrchestrationSettings) -> list[str]:
+    """Delete a home while nothing runs in it. Returns the URIs of tables and checkpoints that lie elsewhere and stay.
+
+    Raises AlreadyRunning, and ProcessError when processes run that no `up` watches over.
+    """
+    home = settings.home
+    with only_instance(home):
+        running = _running(home)
+        if running:
+            raise processes.ProcessError(
+                f"{', '.join(running)} of {home} still run: stop them with `tickhouse down --home {home}`"
+            )
+        shutil.rmtree(home)
+    return [uri for uri in (settings.lakehouse, settings.checkpoints) if not Path(uri).is_relative_to(home)]
+
+
+def _running(home: Path) -> dict[str, processes.Process]:
+    recorded = {name: processes.recorded(home, name) for name in processes.recorded_names(home)}
+    return {name: process for name, process in recorded.items() if process is not None and processes.alive(process)}
 
 
 @contextmanager
@@ -128,7 +162,7 @@ def _stop_requests() -> Iterator[threading.Event]:
     def request(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    earlier = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, request) for number in _STOP_SIGNALS}
     try:
         yield stop
     finally:
@@ -149,8 +183,8 @@ class _Stack:
         self._home = settings.home
         self._say = say
         self._stop = stop
-        self._java: Java = find_java(os.environ)
-        self._ports: Ports = services.choose_ports(settings, ui=ui)
+        self._java = find_java(os.environ)
+        self._ports = services.choose_ports(settings, ui=ui)
         self._services: dict[str, Service] = {}
         self._histories: dict[str, History] = {}
         self._environment: dict[str, str] = {}
@@ -159,7 +193,7 @@ class _Stack:
         """Start all services, the slow ones side by side."""
         with _interrupting(self._stop):
             ensure_tools(self._settings.tools, self._java, os.environ, progress)
-        source, note, binance_url = self._choose_source()
+            source, note, binance_url = self._choose_source()
         addresses = {
             "kafka_bootstrap": f"127.0.0.1:{self._ports.kafka}",
             "mongo_uri": mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri,
@@ -168,12 +202,9 @@ class _Stack:
         self._environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
         self._say("Starting Kafka, MongoDB and Dagster")
         code_server, *other_dagster = services.dagster(self._settings, self._ports)
-        for service in (
-            code_server,
-            services.mongod(self._settings, self._ports),
-            services.kafka(self._settings, self._ports, self._java),
-        ):
-            self._launch(service)
+        self._launch(code_server)
+        self._launch(services.mongod(self._settings, self._ports))
+        self._launch(services.kafka(self._settings, self._ports, self._java))
         write_endpoints(self._home, self._endpoints(source, note, binance_url))
         for name in JOBS:
             processes.set_wanted(self._home, name, "running")
@@ -191,19 +222,24 @@ class _Stack:
             self._launch(service)
         self._say(f"Prices: {note or source}")
 
-    def watch(self, ready: Callable[[Status], None], waiting: Callable[[Status], None]) -> None:
+    def watch(self, ready: Callable[[Status, str], None], waiting: Callable[[str], None]) -> None:
         """Keep the services running; returns never, raises Stopped."""
         baseline: int | None = None
         arrived = False
         while not self._stop.wait(_LOOK_SECONDS):
-            for service in list(self._services.values()):
+            for service in self._services.values():
                 self._keep(service)
             if not arrived:
                 status = collect(self._settings)
-                documents = sum(collection.documents for collection in status.load.values())
-                baseline = documents if baseline is None else baseline
-                arrived = documents > baseline or status.drained
-                (ready if arrived else waiting)(status)
+                found = documents(status)
+                baseline = found if baseline is None else baseline
+                arrived = found > baseline or status.drained
+                if found > baseline:
+                    ready(status, "z-scores are arriving")
+                elif arrived:
+                    ready(status, f"all of the recording has been through: {found:,} documents are in MongoDB")
+                else:
+                    waiting(next_step(status, self._settings.lateness_seconds))
         raise Stopped
 
     def _choose_source(self) -> tuple[str, str | None, str | None]:
@@ -320,7 +356,7 @@ def _interrupting(stop: threading.Event) -> Iterator[None]:
         stop.set()
         raise Stopped
 
-    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
     try:
         yield
     finally:

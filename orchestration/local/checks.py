@@ -45,15 +45,16 @@ def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str
             f"Another `tickhouse up` (process {pid}) runs with the home {settings.home}: stop it with "
             f"`tickhouse down --home {settings.home}`, or choose another home with --home."
         ]
+    lacking = missing(settings.tools, environment)
     problems = [
         *_python(sys.version_info[:2]),
         *_home(settings.home),
-        *_space(settings, environment),
+        *_source(settings.source),
+        *_space(settings, lacking),
         *_java(environment),
         *_libraries(environment, tuple(_MONGOD_LIBRARIES)),
         *_ports(settings, ui=ui),
     ]
-    lacking = missing(settings.tools, environment)
     if lacking and not problems:
         problems += _network(lacking)
     return problems
@@ -73,9 +74,15 @@ def _home(home: Path) -> Iterator[str]:
         yield f"The home {home} cannot be written to: choose another with --home or TICKHOUSE_HOME."
 
 
-def _space(settings: OrchestrationSettings, environment: Mapping[str, str]) -> Iterator[str]:
+def _source(source: str) -> Iterator[str]:
+    file = Path(source.removeprefix("replay:"))
+    if source.startswith("replay:") and not (file.is_file() and os.access(file, os.R_OK)):
+        yield f"There is no file {file} that can be read: name a recording with --source replay:FILE."
+
+
+def _space(settings: OrchestrationSettings, lacking: list[str]) -> Iterator[str]:
     needed = {settings.home: LEAST_FREE_BYTES}
-    if missing(settings.tools, environment):
+    if lacking:
         needed[settings.tools] = TOOLS_BYTES
     for folder, least in needed.items():
         free = shutil.disk_usage(_existing(folder)).free
@@ -115,7 +122,11 @@ def _ports(settings: OrchestrationSettings, *, ui: bool) -> Iterator[str]:
     }
     if ui:
         asked["the Dagster UI"] = ("webserver", settings.port, "--port")
+    users: dict[int, str] = {}
     for service, (process, port, option) in asked.items():
+        if port and port in users:
+            yield f"Port {port} is meant for both {users[port]} and {service}: name another with {option}."
+        users[port] = service
         if port and not is_free(port) and not _left_behind(settings.home, process, port):
             yield (
                 f"Port {port} on 127.0.0.1, meant for {service}, is in use: stop what uses it, name another with "

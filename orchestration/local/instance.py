@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+_GLANCE_SECONDS = 1.0
+"""Longer than anyone holds the lock who only looks whether it is held, and than a holder takes to write its pid."""
 
 
 class AlreadyRunning(RuntimeError):
@@ -21,14 +26,20 @@ def only_instance(home: Path) -> Iterator[None]:
     """Hold the home's lock, creating the home. Raises AlreadyRunning. A holder that is killed lets go of it."""
     home.mkdir(parents=True, exist_ok=True)
     with _path(home).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(f"the home {home} is in use by process {holder(home)}: `tickhouse down` it") from error
+        deadline = time.monotonic() + _GLANCE_SECONDS
+        while not _try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(
+                    f"The home {home} is in use by process {holder(home)}: stop it with `tickhouse down --home {home}`."
+                )
+            time.sleep(0.02)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def holder(home: Path) -> int | None:
@@ -37,13 +48,25 @@ def holder(home: Path) -> int | None:
         file = _path(home).open("r", encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    deadline = time.monotonic() + _GLANCE_SECONDS
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = file.read().strip()
-            return int(text) if text.isdigit() else 0
+        while not _try_lock(file, fcntl.LOCK_SH):
+            file.seek(0)
+            text = file.read()
+            if text.isdigit():
+                return int(text)
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(f"The home {home} is locked by a process that does not say which it is.")
+            time.sleep(0.02)
         return None
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _path(home: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
 # Below the range from which the kernel takes the ports of outgoing connections: a service that is started again finds
@@ -32,10 +33,13 @@ def answers(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def free_port() -> int:
-    """A port that nobody uses, chosen at random so that stacks started at once rarely meet. Raises OSError."""
+def free_port(taken: Collection[int] = ()) -> int:
+    """A port that nobody uses and that is not in `taken`, chosen at random so that stacks started at once rarely meet.
+
+    Raises OSError.
+    """
     for _ in range(1000):
         port = random.randrange(_FIRST, _LAST)  # noqa: S311 (no secret)
-        if is_free(port):
+        if port not in taken and is_free(port):
             return port
     raise OSError(f"no free port between {_FIRST} and {_LAST}")

@@ -1,0 +1,46 @@
+"""What a stack that has just started is still waiting for, in words.
+
+Belongs here: the sentence, from a status. Does not belong here: collecting the status (`status`), or showing the
+sentence (`cli`). Pure.
+"""
+
+from __future__ import annotations
+
+from orchestration.status import Status
+
+_WAITING = {"starting", "stopped", "stopping"}
+
+
+def next_step(status: Status, lateness_seconds: float) -> str:
+    """What must come next before z-scores are in MongoDB, to be read after "waiting for".
+
+    `lateness_seconds` is how far time, as the ticks tell it, must have gone on before a result is final.
+    """
+    producer = status.producer
+    if producer.error:
+        return f"the producer, which has failed: {producer.error.splitlines()[0]}"
+    if not producer.acknowledged:
+        return "the first price" + (f" ({producer.note})" if producer.note else "")
+    for name, stream in status.streams.items():
+        if stream.state not in _WAITING | {"running"}:
+            reason = f": {stream.error.splitlines()[0]}" if stream.error else ""
+            return f"stream {name}, which is {stream.state.replace('_', ' ')}{reason}"
+    idle = [name for name, stream in status.streams.items() if stream.state in _WAITING]
+    if idle:
+        return f"{'stream' if len(idle) == 1 else 'streams'} {', '.join(idle)} to be at work"
+    zscore = status.streams["zscore"]
+    if not zscore.output_rows:
+        if producer.state == "ended" and zscore.lag == 0:
+            return (
+                f"more prices: the recording has ended, and none of its ticks is {lateness_seconds:g} s older than "
+                "its last one, so that no result is final"
+            )
+        return f"the first final results: a tick's come once {lateness_seconds:g} s of later ticks have followed"
+    if zscore.archive_lag:
+        return f"{zscore.archive_lag:,} z-scores to be saved in the table"
+    return "the z-scores in the table to be loaded into MongoDB"
+
+
+def documents(status: Status) -> int:
+    """How many documents all collections hold together."""
+    return sum(collection.documents for collection in status.load.values())

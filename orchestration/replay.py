@@ -1,0 +1,74 @@
+"""Sends a recording into a running stack, beside the stack's own producer.
+
+Belongs here: running a second producer, with a heartbeat of its own, until it ends. Does not belong here: what it sends
+and how (`producer`), or showing progress (`cli`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestration.processes import read_heartbeat
+from orchestration.settings import PREFIX, OrchestrationSettings
+
+_LOOK_SECONDS = 0.2
+
+
+class ReplayFailed(RuntimeError):
+    """The recording is not delivered completely; the text says why."""
+
+
+def send(
+    settings: OrchestrationSettings,
+    file: Path,
+    *,
+    shift_to_now: bool,
+    progress: Callable[[int, int, str | None], None],
+) -> int:
+    """Send `file` to the stack of `settings` at its speed; returns how many messages were delivered by this call.
+
+    `progress` is told messages sent, messages acknowledged and the last timestamp. Raises ReplayFailed. An exception
+    in the meantime, KeyboardInterrupt above all, stops the producer cleanly.
+    """
+    folder = settings.home / "replay"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "replay.log"
+    decided = {
+        "home": str(folder),
+        "kafka_bootstrap": settings.kafka_bootstrap,
+        "source": f"replay:{file}",
+        "speed": settings.speed,
+        "replay_timestamps": "now" if shift_to_now else "recorded",
+    }
+    environment = {**os.environ, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    with log.open("wb") as output:
+        producer = subprocess.Popen(
+            [sys.executable, "-m", "producer"], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        while producer.poll() is None:
+            seen = _heartbeat(folder, producer.pid)
+            progress(seen.get("sent", 0), seen.get("acknowledged", 0), seen.get("last_timestamp"))
+            time.sleep(_LOOK_SECONDS)
+    except BaseException:
+        producer.send_signal(signal.SIGTERM)
+        producer.wait()
+        raise
+    seen = _heartbeat(folder, producer.pid)
+    if seen.get("state") != "ended":
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        raise ReplayFailed(seen.get("error") or (lines[-1] if lines else f"exit code {producer.returncode}; see {log}"))
+    return int(seen["acknowledged"])
+
+
+def _heartbeat(folder: Path, pid: int) -> dict[str, Any]:
+    """The heartbeat if it is this producer's, else nothing."""
+    found = read_heartbeat(folder, "producer") or {}
+    return found if found.get("pid") == pid else {}
