@@ -1,7 +1,7 @@
-"""What a stack that has just started is still waiting for, in words.
+"""Whether z-scores arrive at a stack that has just started, and else what it is still waiting for, in words.
 
-Belongs here: the sentence, from a status. Does not belong here: collecting the status (`status`), or showing the
-sentence (`cli`). Pure.
+Belongs here: the judgement and the sentences, from a status. Does not belong here: collecting the status (`status`), or
+showing the sentences (`cli`). Pure.
 """
 
 from __future__ import annotations
@@ -41,6 +41,21 @@ def next_step(status: Status, lateness_seconds: float) -> str:
     return "the z-scores in the table to be loaded into MongoDB"
 
 
-def documents(status: Status) -> int:
-    """How many documents all collections hold together."""
-    return sum(collection.documents for collection in status.load.values())
+class Arrival:
+    """Judges whether z-scores arrive in MongoDB that were computed since the first look, which was at the start."""
+
+    def __init__(self, lateness_seconds: float) -> None:
+        self._lateness_seconds = lateness_seconds
+        self._earlier: int | None = None
+
+    def judge(self, status: Status) -> tuple[bool, str]:
+        """Whether they have arrived, and what to say: that they have, or what is waited for."""
+        documents = max(collection.documents for collection in status.load.values())
+        if self._earlier is None:
+            # What an earlier run computed may be loaded only now.
+            self._earlier = max(documents, status.streams["zscore"].output_rows or 0)
+        if documents > self._earlier:
+            return True, "z-scores are arriving"
+        if status.drained:
+            return True, f"the recording has been through everything: MongoDB has {documents:,} z-scores of each window"
+        return False, next_step(status, self._lateness_seconds)

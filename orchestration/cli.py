@@ -96,7 +96,7 @@ def up(
     began = time.monotonic()
 
     def say(sentence: str) -> None:
-        _out.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {escape(sentence)}")
+        _out.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {escape(sentence)}", soft_wrap=True)
 
     with _out.status("Checking this machine") as spinner:
         problems = find_problems(settings, os.environ, ui=ui)

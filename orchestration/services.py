@@ -50,9 +50,9 @@ class Service:
 
     name: str
     command: list[str]
-    grace_seconds: float
-    """How long it may take to stop."""
     needs: tuple[str, ...] = ()
+    finite: bool = False
+    """Whether it may come to an end by itself, and then says so in its heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -120,24 +120,24 @@ def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
     broker = Broker(settings.home / "kafka", ports.kafka, ports.controller)
     jars = kafka_jars(settings.tools)
     broker.prepare(java, jars)
-    return Service("kafka", broker.command(java, jars), grace_seconds=20)
+    return Service("kafka", broker.command(java, jars))
 
 
 def mongod(settings: OrchestrationSettings, ports: Ports) -> Service:
     """The MongoDB server."""
     server = Mongod(settings.home / "mongo", ports.mongo)
-    return Service("mongod", server.command(mongod_binary(settings.tools, os.environ)), grace_seconds=20)
+    return Service("mongod", server.command(mongod_binary(settings.tools, os.environ)))
 
 
 def simulator(ports: Ports) -> Service:
     """The exchange that stands in for Binance."""
     command = [sys.executable, "-m", "producer.simulator", "--port", str(ports.simulator)]
-    return Service("simulator", command, grace_seconds=5)
+    return Service("simulator", command)
 
 
 def producer(needs: tuple[str, ...]) -> Service:
     """From the exchange, or a recording, to the topic."""
-    return Service("producer", [sys.executable, "-m", "producer"], grace_seconds=25, needs=needs)
+    return Service("producer", [sys.executable, "-m", "producer"], needs, finite=True)
 
 
 def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
@@ -153,18 +153,17 @@ def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
     code_server = ["api", "grpc", "--module-name", "orchestration.definitions"]
     code_server += ["--host", _HOST, "--port", str(ports.code_server), "--working-directory", str(folder)]
     services = [
-        Service("code-server", [_script("dagster"), *code_server], grace_seconds=10),
+        Service("code-server", [_script("dagster"), *code_server]),
         Service(
             "daemon",
             [_script("dagster-daemon"), "run", "--workspace", str(workspace)],
-            grace_seconds=15,
             needs=("code-server",),
         ),
     ]
     if ports.ui is not None:
         command = [_script("dagster-webserver"), "--host", _HOST, "--port", str(ports.ui)]
         command += ["--workspace", str(workspace)]
-        services.append(Service("webserver", command, grace_seconds=10, needs=("code-server",)))
+        services.append(Service("webserver", command, needs=("code-server",)))
     return services
 
 

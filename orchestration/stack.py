@@ -1,8 +1,7 @@
 """The whole stack on this machine: brought up, kept up, taken down.
 
-Belongs here: the order of things and the loop that watches. Does not belong here: what the services are (`services`),
-what to do about a dead one (`supervisor`), the streams themselves (Dagster's supervisor sensor launches and keeps
-them), or the command line (`cli`).
+Belongs here: the order of things. Does not belong here: what the services are (`services`), keeping them running
+(`keeper`), the streams themselves (Dagster's supervisor sensor launches and keeps them), or the command line (`cli`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ import requests
 from confluent_kafka import KafkaException
 
 from orchestration import processes, services
-from orchestration.arrival import documents, next_step
+from orchestration.arrival import Arrival
+from orchestration.keeper import Keeper
 from orchestration.local import broker as kafka_broker
 from orchestration.local import mongod as mongo_server
 from orchestration.local.artifacts import Progress, ensure_tools
@@ -34,7 +34,6 @@ from orchestration.services import Service
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.status import Status, collect
 from orchestration.streams import STOP_SECONDS
-from orchestration.supervisor import History, decide
 from spark_jobs.jobs import JOBS, TOPICS
 
 _READY_SECONDS = 90.0
@@ -52,8 +51,6 @@ _STOP_ORDER = (
 """One group after the other: Dagster first, so that nothing is launched again, and the stores last, so that everything
 can be finished. Those of a group stop side by side: each stream finishes its micro-batch, for example."""
 _KNOWN = [name for group in _STOP_ORDER for name in group]
-_WRONG_SETTINGS = 2
-"""The exit code of a service that no restart can help."""
 
 Say = Callable[[str], None]
 
@@ -185,9 +182,6 @@ class _Stack:
         self._stop = stop
         self._java = find_java(os.environ)
         self._ports = services.choose_ports(settings, ui=ui)
-        self._services: dict[str, Service] = {}
-        self._histories: dict[str, History] = {}
-        self._environment: dict[str, str] = {}
 
     def start(self, progress: Progress) -> None:
         """Start all services, the slow ones side by side."""
@@ -199,7 +193,8 @@ class _Stack:
             "mongo_uri": mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri,
         }
         self._settings = self._settings.model_copy(update=addresses)
-        self._environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
+        environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
+        self._keeper = Keeper(self._home, environment, self._say)
         self._say("Starting Kafka, MongoDB and Dagster")
         code_server, *other_dagster = services.dagster(self._settings, self._ports)
         self._launch(code_server)
@@ -224,22 +219,17 @@ class _Stack:
 
     def watch(self, ready: Callable[[Status, str], None], waiting: Callable[[str], None]) -> None:
         """Keep the services running; returns never, raises Stopped."""
-        baseline: int | None = None
+        arrival = Arrival(self._settings.lateness_seconds)
         arrived = False
         while not self._stop.wait(_LOOK_SECONDS):
-            for service in self._services.values():
-                self._keep(service)
+            self._keeper.look()
             if not arrived:
                 status = collect(self._settings)
-                found = documents(status)
-                baseline = found if baseline is None else baseline
-                arrived = found > baseline or status.drained
-                if found > baseline:
-                    ready(status, "z-scores are arriving")
-                elif arrived:
-                    ready(status, f"all of the recording has been through: {found:,} documents are in MongoDB")
+                arrived, sentence = arrival.judge(status)
+                if arrived:
+                    ready(status, sentence)
                 else:
-                    waiting(next_step(status, self._settings.lateness_seconds))
+                    waiting(sentence)
         raise Stopped
 
     def _choose_source(self) -> tuple[str, str | None, str | None]:
@@ -277,8 +267,7 @@ class _Stack:
     def _launch(self, service: Service) -> None:
         if self._stop.is_set():
             raise Stopped
-        self._services[service.name] = service
-        processes.start(self._home, service.name, service.command, self._environment)
+        self._keeper.launch(service)
 
     def _alive(self, name: str) -> Callable[[], bool]:
         """For waiting: whether the service lives; ends the wait when the stack is to stop."""
@@ -286,7 +275,7 @@ class _Stack:
         def look() -> bool:
             if self._stop.is_set():
                 raise Stopped
-            return self._running_seconds(name) is not None
+            return self._keeper.alive(name)
 
         return look
 
@@ -297,55 +286,6 @@ class _Stack:
             if not alive() or time.monotonic() > deadline:
                 raise NotReady(f"{name} has not started: see {self._home / 'logs' / name}.log")
             time.sleep(0.1)
-
-    def _running_seconds(self, name: str) -> float | None:
-        process = processes.recorded(self._home, name)
-        if process is None or not processes.alive(process):
-            return None
-        return max(0.0, time.time() - process.create_time)
-
-    def _keep(self, service: Service) -> None:
-        name = service.name
-        running_seconds = self._running_seconds(name)
-        if running_seconds is None and name == "producer" and self._has_ended(name):
-            return
-        history = self._histories.get(name, History())
-        if running_seconds is None and history.given_up is None and self._exit_code(name) == _WRONG_SETTINGS:
-            reason = self._last_error(name) or "its settings are wrong"
-            self._say(f"{name} is left stopped: {reason} (see {self._home / 'logs' / name}.log)")
-            self._histories[name] = History(given_up=reason)
-            return
-        missing = [need for need in service.needs if self._running_seconds(need) is None]
-        decision = decide(
-            wanted=True,
-            running_seconds=running_seconds,
-            history=history,
-            now=time.time(),
-            last_error=self._last_error(name),
-            blocked_by=f"{missing[0]} is down" if missing else None,
-        )
-        self._histories[name] = decision.history
-        if decision.action == "start":
-            self._say(f"{name} has ended by itself; starting it again (see {self._home / 'logs' / name}.log)")
-            processes.start(self._home, name, service.command, self._environment)
-        elif decision.action == "give up":
-            self._say(f"{name} is given up, {decision.reason}: mend the cause and start again")
-
-    def _has_ended(self, name: str) -> bool:
-        """Whether a source that is finite has been sent completely."""
-        heartbeat = processes.read_heartbeat(self._home, name) or {}
-        process = processes.recorded(self._home, name)
-        return process is not None and heartbeat.get("pid") == process.pid and heartbeat.get("state") == "ended"
-
-    def _exit_code(self, name: str) -> int | None:
-        process = processes.recorded(self._home, name)
-        return processes.exit_code(process) if process else None
-
-    def _last_error(self, name: str) -> str | None:
-        code = self._exit_code(name)
-        heartbeat = processes.read_heartbeat(self._home, name) if name == "producer" else None
-        said = heartbeat.get("error") if heartbeat else None
-        return said or (f"exit code {code}" if code is not None else None)
 
 
 @contextmanager

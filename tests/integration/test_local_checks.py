@@ -141,6 +141,19 @@ def test_a_home_that_is_a_file(settings: OrchestrationSettings, tmp_path: Path) 
     assert any("cannot be written" in sentence for sentence in told)
 
 
+def test_a_recording_that_is_not_there(settings: OrchestrationSettings, tmp_path: Path) -> None:
+    (told,) = find_problems(settings.model_copy(update={"source": f"replay:{tmp_path / 'none.jsonl'}"}), os.environ)
+    assert f"There is no file {tmp_path / 'none.jsonl'}" in told
+    (tmp_path / "some.jsonl").touch()
+    assert find_problems(settings.model_copy(update={"source": f"replay:{tmp_path / 'some.jsonl'}"}), os.environ) == []
+
+
+def test_one_port_for_two_services(settings: OrchestrationSettings) -> None:
+    (told,) = find_problems(settings.model_copy(update={"mongo_port": settings.kafka_port}), os.environ)
+    assert f"Port {settings.kafka_port} is meant for both Kafka and MongoDB" in told
+    assert "TICKHOUSE_MONGO_PORT" in told
+
+
 def test_the_command_says_it_and_exits_with_1(home: Path, tools: Path) -> None:
     good = doctor(home, TICKHOUSE_TOOLS=str(tools))
     assert good.returncode == 0, good.stderr

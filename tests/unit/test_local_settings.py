@@ -47,6 +47,7 @@ def test_a_replayed_file_is_named_absolutely(tmp_path: Path) -> None:
         ("SPEED", "fast", "1, a factor such as 10, or max"),
         ("SPEED", "0", "1, a factor such as 10, or max"),
         ("SPEED", "nan", "1, a factor such as 10, or max"),
+        ("SPEED", "1e3", "1, a factor such as 10, or max"),
         ("SYMBOLS", "btcusdt", "BTCUSDT,ETHUSDT"),
         ("SYMBOLS", ",", "BTCUSDT,ETHUSDT"),
         ("PORT", "70000", "less than or equal to 65535"),
