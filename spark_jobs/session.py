@@ -6,6 +6,7 @@ Belongs here: every Spark, Hadoop and Delta setting, with its reason. Does not b
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def build_session(name: str, settings: StreamSettings) -> SparkSession:
         )
     # Workers must run this environment's interpreter, not the system's.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    _use_lean_java()
     # The session's Java processes need not be told of the caller's Spark installation, if there is one.
     os.environ.pop("SPARK_HOME", None)
     if settings.spark_master.startswith("local"):
@@ -42,6 +44,17 @@ def build_session(name: str, settings: StreamSettings) -> SparkSession:
     for key, value in _options(settings, jars).items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def _use_lean_java() -> None:
+    """Make Spark start on a Java runtime that was built without a module which Spark always asks for."""
+    home = os.environ.get("JAVA_HOME", "")
+    release = Path(home, "release")
+    # Where a runtime says nothing of its modules it is taken to be whole.
+    modules = re.search(r'^MODULES="(.*)"', release.read_text(), re.MULTILINE) if home and release.is_file() else None
+    if modules and "jdk.incubator.vector" not in modules[1].split():
+        os.environ["TICKHOUSE_JAVA"] = str(Path(home, "bin", "java"))
+        os.environ["JAVA_HOME"] = str(Path(__file__).with_name("launcher"))
 
 
 def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
