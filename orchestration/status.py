@@ -298,6 +298,9 @@ def render(status: Status) -> RenderableType:
 
 def _overview(status: Status) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    # An address is there to be copied: never cut off.
+    table.add_column(overflow="fold")
     source = status.source or "none: nothing was started in this home"
     table.add_row("Prices", f"{source} ({status.source_note})" if status.source_note else source)
     producer = status.producer
@@ -319,15 +322,15 @@ def _overview(status: Status) -> Table:
 
 def _streams_table(status: Status) -> Table:
     # Fits into 80 columns; what is left out here is in the JSON form.
-    table = Table(title="Streams", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title="Streams", title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("stream", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "ms", "last tick"):
+    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "last tick"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, stream in status.streams.items():
         numbers = (
             stream.input_rows, stream.output_rows, stream.late, stream.duplicates, stream.rejects, stream.lag,
-            stream.archive_lag, stream.last_batch_ms,
+            stream.archive_lag,
         )  # fmt: skip
         table.add_row(
             name,

@@ -16,6 +16,7 @@ from rich.console import Console
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
 from orchestration.status import Status, collect, render
+from spark_jobs.jobs import JOBS
 
 NOWHERE = "127.0.0.1:1"
 
@@ -111,3 +112,16 @@ def test_the_json_form_has_what_scripts_rely_on(tmp_path: Path) -> None:
 def test_a_torn_heartbeat_is_none(tmp_path: Path, name: str) -> None:
     (processes.run_folder(tmp_path) / f"{name}.heartbeat.json").write_text('{"state": "run')
     assert collect(settings(tmp_path)).streams["moving"].input_rows is None
+
+
+def test_the_table_for_people_fits_into_80_columns(tmp_path: Path) -> None:
+    for name in JOBS:
+        record(tmp_path, name, os.getpid(), psutil.Process().create_time())
+        heartbeat(
+            tmp_path, name, pid=os.getpid(), state="starting", input_rows=1_234_567, output_rows=1_234_567, late=1_234,
+            duplicates=1_234, rejects=1_234, last_event_time="2026-01-01T12:34:56.700Z",
+        )  # fmt: skip
+    text = shown(collect(settings(tmp_path)))
+    assert "…" not in text
+    assert text.count("1,234,567") == 2 * len(JOBS)
+    assert text.count("12:34:56") == len(JOBS)
