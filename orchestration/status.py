@@ -325,12 +325,12 @@ def _streams_table(status: Status) -> Table:
     table = Table(title="Streams", title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("stream", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "last tick"):
+    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "ms", "last tick"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, stream in status.streams.items():
         numbers = (
             stream.input_rows, stream.output_rows, stream.late, stream.duplicates, stream.rejects, stream.lag,
-            stream.archive_lag,
+            stream.archive_lag, stream.last_batch_ms,
         )  # fmt: skip
         table.add_row(
             name,

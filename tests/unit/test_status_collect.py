@@ -119,7 +119,7 @@ def test_the_table_for_people_fits_into_80_columns(tmp_path: Path) -> None:
         record(tmp_path, name, os.getpid(), psutil.Process().create_time())
         heartbeat(
             tmp_path, name, pid=os.getpid(), state="starting", input_rows=1_234_567, output_rows=1_234_567, late=1_234,
-            duplicates=1_234, rejects=1_234, last_event_time="2026-01-01T12:34:56.700Z",
+            duplicates=1_234, rejects=1_234, last_event_time="2026-01-01T12:34:56.700Z", last_batch_ms=1_234,
         )  # fmt: skip
     text = shown(collect(settings(tmp_path)))
     assert "…" not in text
