@@ -325,7 +325,7 @@ def _streams_table(status: Status) -> Table:
     table = Table(title="Streams", title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
     table.add_column("stream", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for heading in ("in", "out", "late", "dupl.", "reject", "lag", "unsaved", "ms", "last tick"):
+    for heading in ("in", "out", "late", "dupl.", "rej.", "lag", "unsaved", "ms", "tick"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, stream in status.streams.items():
         numbers = (
