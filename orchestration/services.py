@@ -150,10 +150,8 @@ def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
     (folder / "dagster.yaml").write_text(_DAGSTER_YAML)
     workspace = folder / "workspace.yaml"
     workspace.write_text(_WORKSPACE_YAML.format(host=_HOST, port=ports.code_server))
-    code_server = ["api", "grpc", "--module-name", "orchestration.definitions"]
-    code_server += ["--host", _HOST, "--port", str(ports.code_server), "--working-directory", str(folder)]
     services = [
-        Service("code-server", [_script("dagster"), *code_server]),
+        Service("code-server", [sys.executable, "-m", "orchestration.code_server", str(ports.code_server)]),
         Service(
             "daemon",
             [_script("dagster-daemon"), "run", "--workspace", str(workspace)],

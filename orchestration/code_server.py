@@ -1,0 +1,41 @@
+"""`python -m orchestration.code_server PORT`: serves the definitions to Dagster's daemon and webserver.
+
+Belongs here: the code server of a local stack, and what has to be said about the runs of the one before it. Does not
+belong here: the definitions (`definitions`), or when a code server is started (`stack`, `keeper`).
+
+Runs are child processes of the code server and end with it, however it ends. Nobody tells Dagster, and a run that seems
+to be under way keeps the sensors from requesting another one: streams would stay down and z-scores would not be loaded.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from orchestration.local.ports import LOOPBACK
+
+
+def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
+    """Report all unfinished runs as cancelled; returns how many. To be called while no code server runs."""
+    orphans = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    for run in orphans:
+        instance.report_run_canceled(run, message="Ended, unfinished, with the code server that executed it.")
+    return len(orphans)
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    port = sys.argv[1]
+    with dg.DagsterInstance.get() as instance:
+        end_orphaned_runs(instance)
+        folder = instance.root_directory
+    sys.argv = ["dagster", "api", "grpc", "--module-name", "orchestration.definitions", "--working-directory", folder]
+    sys.argv += ["--host", LOOPBACK, "--port", port]
+    runpy.run_module("dagster", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
