@@ -335,7 +335,7 @@ def _streams_table(status: Status) -> Table:
         table.add_row(
             name,
             _state(stream.state),
-            *("-" if number is None else f"{number:,.0f}" for number in numbers),
+            *(_short(number) for number in numbers),
             stream.last_event_time[11:19] if stream.last_event_time else "-",
         )
     return table
@@ -354,3 +354,12 @@ def _load_table(status: Status) -> Table:
 
 def _state(state: str) -> Text:
     return Text(state, _COLOURS.get(state, "dim" if state == "stopped" else "red"))
+
+
+def _short(number: float | None) -> str:
+    """A count for people: whole up to five digits, then in thousands or millions."""
+    if number is None:
+        return "-"
+    if number >= 10_000_000:
+        return f"{number / 1_000_000:,.0f}M"
+    return f"{number / 1_000:,.0f}k" if number >= 100_000 else f"{number:,.0f}"
