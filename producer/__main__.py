@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +62,7 @@ def main() -> int:
 
 def _run(settings: ProducerSettings, run_folder: Path, stop: threading.Event) -> int:
     progress = Progress(settings.source)
-    heartbeat = Heartbeat(run_folder / "producer.heartbeat.json", progress, time.time)
+    heartbeat = Heartbeat(run_folder / "producer.heartbeat.json", progress)
     try:
         code = _produce(settings, run_folder, progress, stop)
     except (RecordingError, HopelessRequestError) as error:

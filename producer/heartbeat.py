@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,13 @@ def utc_text(seconds: float) -> str:
     """`2026-01-01T00:00:00.000Z` for seconds since the epoch."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a small file so that readers see the old or the new one, never a part. Raises OSError."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content), encoding="utf-8")
+    unfinished.replace(path)
 
 
 class Progress:
@@ -91,10 +99,10 @@ class Progress:
 class Heartbeat:
     """Writes the progress to a file, atomically, every second until closed, and logs it every ten."""
 
-    def __init__(self, path: Path, progress: Progress, wall: Any) -> None:
+    def __init__(self, path: Path, progress: Progress) -> None:
+        """Write the first one now. Raises OSError."""
         self._path = path
         self._progress = progress
-        self._wall = wall
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,10 +111,8 @@ class Heartbeat:
 
     def write(self) -> None:
         """Write the file now. Raises OSError."""
-        content = {"pid": os.getpid(), "written_at": utc_text(self._wall()), **self._progress.snapshot()}
-        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        unfinished.replace(self._path)
+        content = {"pid": os.getpid(), "written_at": utc_text(time.time()), **self._progress.snapshot()}
+        write_json(self._path, content)
 
     def close(self) -> None:
         """Stop, write the last state, and log the counts once more."""

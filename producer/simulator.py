@@ -302,7 +302,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a client's open connection does not hold up the end
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, _request: Any, client_address: Any) -> None:
         error = sys.exception()
         if not isinstance(error, OSError):  # a client that has gone away is no fault of ours
             _log.error("while answering %s", client_address, exc_info=error)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from producer.answers import Hopeless, Prices, Refusal, pause_after, read_answer
 from producer.exchange import PriceClient, Received
-from producer.heartbeat import Progress, utc_text
+from producer.heartbeat import Progress, utc_text, write_json
 from producer.lines import ContentDigest, RecordingError, inspect_line, partition_of, read_lines, shift_line, survey
 from producer.publish import Publisher
 from producer.resume import HEADER, Position, Reached, find_reached
@@ -162,7 +162,7 @@ class PollingSource:
 
     def _write_pause(self, until: float) -> None:
         try:
-            self._pause_file.write_text(json.dumps({"url": self._base_url, "until": until}), encoding="utf-8")
+            write_json(self._pause_file, {"url": self._base_url, "until": until})
         except OSError as error:
             _log.error("the pause cannot be written down, a restart would not know of it: %s", error)
 
