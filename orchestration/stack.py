@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from orchestration.settings import Endpoints, OrchestrationSettings, write_endpo
 from orchestration.status import Status, collect
 from orchestration.streams import STOP_SECONDS
 from spark_jobs.jobs import JOBS, TOPICS
+from spark_jobs.stopping import StopRequest
 
 _READY_SECONDS = 90.0
 _DOWN_SECONDS = 150.0
@@ -153,8 +153,8 @@ def _running(home: Path) -> dict[str, processes.Process]:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    stop = threading.Event()
+def _stop_requests() -> Iterator[StopRequest]:
+    stop = StopRequest()
 
     def request(_number: int, _frame: FrameType | None) -> None:
         stop.set()
@@ -175,7 +175,7 @@ def _end_leftovers(home: Path, say: Say) -> None:
 
 
 class _Stack:
-    def __init__(self, settings: OrchestrationSettings, ui: bool, say: Say, stop: threading.Event) -> None:
+    def __init__(self, settings: OrchestrationSettings, ui: bool, say: Say, stop: StopRequest) -> None:
         self._settings = settings
         self._home = settings.home
         self._say = say
@@ -195,6 +195,8 @@ class _Stack:
         self._settings = self._settings.model_copy(update=addresses)
         environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
         self._keeper = Keeper(self._home, environment, self._say)
+        if self._java.note:
+            self._say(self._java.note)
         self._say("Starting Kafka, MongoDB and Dagster")
         code_server, *other_dagster = services.dagster(self._settings, self._ports)
         self._launch(code_server)
@@ -289,7 +291,7 @@ class _Stack:
 
 
 @contextmanager
-def _interrupting(stop: threading.Event) -> Iterator[None]:
+def _interrupting(stop: StopRequest) -> Iterator[None]:
     """While nothing has been started a request to stop may interrupt whatever goes on."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import signal
-import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from spark_jobs.packing import PACKED_TYPE, pack
 from spark_jobs.session import MissingPart, build_session
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget, Published, publish_batch
+from spark_jobs.stopping import StopRequest
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
@@ -62,7 +63,7 @@ def _root_cause(message: str) -> str:
 
 def run(name: str, settings: StreamSettings) -> int:
     """Run the job `name` until SIGTERM or SIGINT, or until what is there is done; returns the exit code."""
-    stopping = threading.Event()
+    stopping = StopRequest()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stopping.set())
     heartbeat = Heartbeat(settings.home / "run" / f"{name}.heartbeat.json", name, settings.trigger)
@@ -99,7 +100,7 @@ class _Job:
         settings: StreamSettings,
         spark: SparkSession,
         heartbeat: Heartbeat,
-        stopping: threading.Event,
+        stopping: StopRequest,
     ) -> None:
         self._spec = spec
         self._settings = settings
@@ -153,7 +154,7 @@ class _Job:
         for query in queries:
             while query.isActive and query.status["isTriggerActive"] and grace > 0:
                 grace -= 1
-                threading.Event().wait(0.1)
+                time.sleep(0.1)
             query.stop()
         self._beat(queries)
         for query in queries:
