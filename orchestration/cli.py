@@ -179,11 +179,15 @@ def status(
     try:
         if as_json:
             sys.stdout.write(collect(settings).model_dump_json(indent=2) + "\n")
-        elif watch:
+        elif watch and _out.is_terminal:
             with Live(render(collect(settings)), console=_out, screen=True, auto_refresh=False) as live:
                 while True:
                     time.sleep(1)
                     live.update(render(collect(_settings(home=home))), refresh=True)
+        elif watch:  # one after the other, for a file or a pipe
+            while True:
+                _out.print(render(collect(_settings(home=home))))
+                time.sleep(1)
         else:
             _out.print(render(collect(settings)))
     except KeyboardInterrupt:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +87,54 @@ def test_before_the_first_start(home: Path) -> None:
     assert "Nothing runs" in tickhouse("down", "--home", str(home)).stdout
     assert "there are no tables" in tickhouse("sql", "SELECT 1", "--home", str(home)).stderr
     assert "start it with `tickhouse up`" in tickhouse("replay", __file__, "--home", str(home)).stderr
+
+
+@pytest.mark.timeout(60)
+def test_the_status_is_watched_until_ctrl_c(home: Path) -> None:
+    with subprocess.Popen(
+        [TICKHOUSE, "status", "--watch", "--home", str(home)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        seen = 0
+        while seen < 2:  # it looks again
+            line = watching.stdout.readline()
+            assert line, "it has ended by itself"
+            seen += line.startswith("Streams")
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=20)
+    assert watching.returncode == 0, errors
+    assert errors == ""
+
+
+@pytest.mark.timeout(60)
+def test_the_status_is_watched_on_a_terminal(home: Path) -> None:
+    reader, terminal = pty.openpty()
+    command = [TICKHOUSE, "status", "--watch", "--home", str(home)]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True) as watching:
+        os.close(terminal)
+        seen = b""
+        while seen.count(b"Streams") < 2:
+            seen += os.read(reader, 65_536)
+        watching.send_signal(signal.SIGINT)
+        while _read(reader):
+            pass
+    os.close(reader)
+    assert watching.returncode == 0
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # how Linux says that the other side has closed it
+        return b""
+
+
+def test_reset_tells_what_lies_elsewhere(home: Path, tmp_path: Path) -> None:
+    (home / "run").mkdir()
+    answer = tickhouse("reset", "--yes", "--home", str(home), TICKHOUSE_LAKEHOUSE=str(tmp_path / "tables"))
+    assert answer.returncode == 0
+    assert f"{tmp_path / 'tables'} is not in it and stays" in answer.stdout
+    assert "checkpoints" not in answer.stdout
 
 
 def test_reset_asks_first(home: Path) -> None:
