@@ -1,7 +1,7 @@
 """`python -m orchestration.code_server PORT`: serves the definitions to Dagster's daemon and webserver.
 
-Belongs here: the code server of a local stack, and what has to be said about the runs of the one before it. Does not
-belong here: the definitions (`definitions`), or when a code server is started (`stack`, `keeper`).
+Belongs here: the code server of a local stack, and what Dagster has to be told when one begins. Does not belong here:
+the definitions (`definitions`), or when a code server is started (`stack`, `keeper`).
 
 Runs are child processes of the code server and end with it, however it ends. Nobody tells Dagster, and a run that seems
 to be under way keeps the sensors from requesting another one: streams would stay down and z-scores would not be loaded.
@@ -13,9 +13,13 @@ import runpy
 import sys
 
 import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from orchestration.local.ports import LOOPBACK
+from orchestration.watch import Memory
+
+_SUPERVISOR = "supervisor"
 
 
 def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
@@ -26,11 +30,29 @@ def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
     return len(orphans)
 
 
+def forget_attempts(instance: dg.DagsterInstance) -> None:
+    """Let the supervisor forget how often it has started streams, and which it has given up.
+
+    Whoever starts a stack has mended what was wrong, and a stream that ended with the stack has not failed.
+    """
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        data = state.sensor_instigator_data
+        if state.instigator_name != _SUPERVISOR or data is None:
+            continue
+        try:
+            memory = Memory.from_cursor(data.cursor)
+        except ValueError:
+            continue  # of another release: the sensor itself starts without it, and says so
+        memory.histories.clear()
+        instance.update_instigator_state(state.with_data(data._replace(cursor=memory.to_cursor())))
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     port = sys.argv[1]
     with dg.DagsterInstance.get() as instance:
         end_orphaned_runs(instance)
+        forget_attempts(instance)
         folder = instance.root_directory
     sys.argv = ["dagster", "api", "grpc", "--module-name", "orchestration.definitions", "--working-directory", folder]
     sys.argv += ["--host", LOOPBACK, "--port", port]
