@@ -1,0 +1,46 @@
+"""`python -m orchestration.container.producer`: the main process of the producer's container.
+
+Here: giving TICKHOUSE_SOURCE=simulator the meaning that it has in the local stack, where `tickhouse up` resolves it.
+Not here: the producer and the simulator themselves (`producer`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from orchestration.settings import PREFIX, OrchestrationSettings, SettingsError
+from producer.simulator import Simulator
+
+_PRODUCER = (sys.executable, "-m", "producer")
+
+
+def main() -> int:
+    """Become the producer, or run it beside a simulated exchange on the container's loopback; returns the exit code."""
+    try:
+        settings = OrchestrationSettings.read(of_running_stack=False)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if settings.source == "auto":
+        sys.stderr.write(
+            f"{PREFIX}SOURCE=auto is resolved by `tickhouse up` only: set it to binance, simulator or replay:FILE\n"
+        )
+        return 2
+    if settings.source != "simulator":
+        os.execv(_PRODUCER[0], _PRODUCER)  # noqa: S606
+    simulator = Simulator()
+    simulator.start()
+    environment = os.environ | {f"{PREFIX}SOURCE": "binance", f"{PREFIX}BINANCE_URL": simulator.url}
+    with subprocess.Popen(_PRODUCER, env=environment) as child:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: child.terminate())
+        code = child.wait()
+    simulator.stop()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
