@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -133,6 +134,7 @@ def up(
 
 def _tell_where_to_look(status: Any, home: Path) -> None:
     lines = []
+    here = f"--home {shlex.quote(str(home))}"
     if status.dagster_url:
         lines.append(("Dagster", status.dagster_url))
     lines += [
@@ -141,9 +143,9 @@ def _tell_where_to_look(status: Any, home: Path) -> None:
         ("MongoDB", status.mongo_uri),
         ("Delta tables", status.lakehouse),
         ("Logs", str(home / "logs")),
-        ("How it is", f"tickhouse status --watch --home {home}"),
-        ("Ask", f"tickhouse sql --home {home} 'SELECT * FROM zscores LIMIT 5'"),  # noqa: S608 -- shown, not run
-        ("Stop", "Ctrl-C here, or tickhouse down --home " + str(home)),
+        ("How it is", f"tickhouse status --watch {here}"),
+        ("Ask", f"tickhouse sql {here} 'SELECT * FROM zscores LIMIT 5'"),  # noqa: S608 -- shown, not run
+        ("Stop", f"Ctrl-C here, or tickhouse down {here}"),
     ]
     for name, value in lines:
         _out.print(f"  [bold]{name:<13}[/bold]{escape(value)}", soft_wrap=True)
