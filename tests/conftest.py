@@ -7,6 +7,7 @@ ends whatever is left when the session ends in any way, a kill -9 included.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ from orchestration.local.artifacts import ensure_tools, kafka_jars, mongod_binar
 from orchestration.local.java import Java, find_java
 from orchestration.local.ports import free_port
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
+
+# A session that was started in the background may have these ignored, and all its children with it, which could then be
+# neither interrupted nor stopped.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 READY_SECONDS = 60.0
 GUARDIAN = """
