@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestration.local import class_data
 from orchestration.local.artifacts import kafka_jars, mongod_binary
 from orchestration.local.broker import Broker
 from orchestration.local.java import Java
@@ -120,7 +121,7 @@ def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
     broker = Broker(settings.home / "kafka", ports.kafka, ports.controller)
     jars = kafka_jars(settings.tools)
     broker.prepare(java, jars)
-    return Service("kafka", broker.command(java, jars))
+    return Service("kafka", broker.command(java, jars, class_data.broker_options(settings.tools, java)))
 
 
 def mongod(settings: OrchestrationSettings, ports: Ports) -> Service:

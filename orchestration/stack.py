@@ -23,6 +23,7 @@ from orchestration import processes, services
 from orchestration.arrival import Arrival
 from orchestration.keeper import Keeper
 from orchestration.local import broker as kafka_broker
+from orchestration.local import class_data
 from orchestration.local import mongod as mongo_server
 from orchestration.local.artifacts import Progress, ensure_tools
 from orchestration.local.broker import NotReady
@@ -187,6 +188,7 @@ class _Stack:
         """Start all services, the slow ones side by side."""
         with _interrupting(self._stop):
             ensure_tools(self._settings.tools, self._java, os.environ, progress)
+            class_data.make(self._settings.tools, self._java, os.environ, self._say)
             source, note, binance_url = self._choose_source()
         addresses = {
             "kafka_bootstrap": f"127.0.0.1:{self._ports.kafka}",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestration import processes
+from orchestration.local import class_data
 from orchestration.local.java import JavaMissing, find_java
 from orchestration.settings import PREFIX, PROJECT_ROOT, OrchestrationSettings
 from orchestration.supervisor import StreamView, judge_stream
@@ -156,6 +157,7 @@ class Streams:
 
     def _environment(self) -> dict[str, str]:
         settings = self._settings
+        java = find_java(os.environ)
         environment = dict(os.environ)
         environment |= {
             f"{PREFIX}HOME": str(settings.home),
@@ -164,8 +166,11 @@ class Streams:
             f"{PREFIX}CHECKPOINTS": settings.checkpoints,
             f"{PREFIX}LATENESS_SECONDS": str(settings.lateness_seconds),
             f"{PREFIX}JARS": str(settings.jars),
-            "JAVA_HOME": str(find_java(os.environ).path),
+            "JAVA_HOME": str(java.path),
         }
+        environment.setdefault(
+            f"{PREFIX}DRIVER_JAVA_OPTIONS", " ".join(class_data.stream_options(settings.tools, java))
+        )
         # The code location may have been started in any folder; its processes must find the same code.
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -63,7 +63,7 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
     options = {
         "spark.driver.extraClassPath": class_path,
         "spark.driver.memory": settings.driver_memory,
-        "spark.driver.extraJavaOptions": _JVM_OPTIONS,
+        "spark.driver.extraJavaOptions": f"{_JVM_OPTIONS} {settings.driver_java_options}".strip(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

@@ -37,6 +37,8 @@ class StreamSettings(BaseSettings):
     """Partitions of the state, and so tasks of a micro-batch; fixed for the life of a checkpoint."""
     spark_master: str = "local[2]"
     driver_memory: str = "1g"
+    driver_java_options: str = ""
+    """Further options of the driver's JVM, separated by spaces."""
     jars: Path = Path(".tools/spark-jars")
     """Folder with the JARs of Delta and of the Kafka connector."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from orchestration import processes
 from orchestration.local import broker as kafka
-from orchestration.local import mongod
+from orchestration.local import class_data, mongod
 from orchestration.local.artifacts import ensure_tools, kafka_jars, mongod_binary
 from orchestration.local.java import Java, find_java
 from orchestration.local.ports import free_port
@@ -84,6 +84,7 @@ def tools(java: Java) -> Path:
     """The folder of JARs and mongod, fetched when it lacks any."""
     folder = OrchestrationSettings.read().tools
     ensure_tools(folder, java, os.environ)
+    class_data.make(folder, java, os.environ, print)
     return folder
 
 

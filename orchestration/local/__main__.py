@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from orchestration.local import class_data
 from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing
 from orchestration.local.java import Java, JavaMissing, find_java
 from orchestration.settings import OrchestrationSettings, SettingsError
@@ -49,7 +50,11 @@ def main() -> int:
     console = Console()
     try:
         settings = OrchestrationSettings.read()
-        fetch_with_progress(settings.tools, find_java(os.environ), console, bundles or BUNDLES)
+        java = find_java(os.environ)
+        fetch_with_progress(settings.tools, java, console, bundles or BUNDLES)
+        if not bundles:
+            with console.status("Rehearsing"):
+                class_data.make(settings.tools, java, os.environ, console.print)
     except (FetchFailed, JavaMissing, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -27,6 +27,7 @@ from tests.reference.stream import disturb, random_walks, write_lines
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SHIBUSDT")
 _SPEED = 2
 _DISK_MEGABYTES = 3_000
+_START_SECONDS = 90
 _SECONDS_PER_FAULT = 9
 
 
@@ -54,8 +55,8 @@ def main() -> int:
 
 def _run(seed: int, faults: list[plan.Fault], folder: Path, disk: Path | None, break_marker: bool) -> int:
     recording = folder / "ticks.jsonl.gz"
-    # Enough for all faults to fall into the stream, at 10 ticks a second and symbol in its own time.
-    each = len(faults) * _SECONDS_PER_FAULT * _SPEED * 10 // 2
+    # Enough for all faults to fall into the stream, at some 9 ticks a second and symbol in its own time.
+    each = (_START_SECONDS + len(faults) * _SECONDS_PER_FAULT) * _SPEED * 9
     lines = disturb(random_walks(seed, SYMBOLS, each * len(SYMBOLS), gaps=0), seed, lag=5_000)
     write_lines(recording, lines)
     print(f"{len(lines)} messages of {len(SYMBOLS)} symbols in {recording}", flush=True)
@@ -69,6 +70,8 @@ def _run(seed: int, faults: list[plan.Fault], folder: Path, disk: Path | None, b
         return 2
     finally:
         victim.close()
+        # The small disk is gone when the run ends.
+        shutil.copytree(victim.home / "logs", folder / "logs", dirs_exist_ok=True)
     print(f"\nseed {seed}\n{summary(records, report)}")
     return 0 if passed(records, report) else 1
 

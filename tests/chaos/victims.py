@@ -36,17 +36,18 @@ _ASK_SECONDS = 1.0
 class Stack:
     """`tickhouse up` on a recording, in a session of its own, with the failpoints put in and a proxy before the broker.
 
-    `home` must lie in a folder of its own, in which the output and the armed failpoints are kept beside it.
+    `home` must lie in a folder of its own, in which the armed failpoints are kept beside it.
     """
 
     def __init__(self, home: Path, recording: Path, break_marker: bool = False) -> None:
         self.home = home
         self.folder = home.with_name("failpoints")
-        self.output = home.with_name("up.log")
+        self.output = home / "logs" / "up.log"
         self._recording = recording
         self._up: subprocess.Popen[bytes] | None = None
         self._speed = "1"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.proxy = Proxy(port, self._broker_port)
         self._environment = {

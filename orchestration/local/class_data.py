@@ -1,0 +1,175 @@
+"""Class-data archives: what every JVM of the stack would otherwise read, parse and verify anew at each start.
+
+A stream's JVM loads some twenty thousand classes before it does anything; from an archive it takes less than half the
+time, which is what a crashed stream is down for. The archives are made once, by a rehearsal: a broker and a stream job
+do for a moment what they are there for, and their JVMs write down what they have loaded when they end.
+
+Belongs here: making the archives, and the JVM options to use them. Does not belong here: fetching (`artifacts`), or
+what the streams and the broker are. Java itself checks that an archive fits its version and class path, and goes
+without where it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyspark
+from confluent_kafka import KafkaException, Producer
+
+from orchestration import processes
+from orchestration.local import broker as kafka
+from orchestration.local.artifacts import kafka_jars, spark_jars
+from orchestration.local.java import Java
+from orchestration.local.ports import free_port
+from orchestration.settings import PREFIX, PROJECT_ROOT
+from spark_jobs.contract import TICKS_TOPIC
+from spark_jobs.jobs import TOPICS
+
+_BROKER, _STREAM, _BASE = "broker", "stream", "base"
+_READY_SECONDS = 60.0
+_JOB_SECONDS = 240.0
+_QUIET = "-Xlog:cds*=off"
+
+
+def _archive(tools: Path, java: Java, name: str) -> Path:
+    return tools / "class-data" / f"{name}-{_fingerprint(tools, java)}.jsa"
+
+
+def _fingerprint(tools: Path, java: Java) -> str:
+    """Of everything that an archive depends on: another Java or another JAR asks for another archive."""
+    folders = (spark_jars(tools), kafka_jars(tools), Path(pyspark.__file__).parent / "jars")
+    files = [java.path / "lib" / "modules", *(jar for folder in folders for jar in sorted(folder.glob("*.jar")))]
+    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def broker_options(tools: Path, java: Java) -> list[str]:
+    """JVM options of the broker; none as long as there is no archive."""
+    return _use(tools, java, _BROKER)
+
+
+def stream_options(tools: Path, java: Java) -> list[str]:
+    """JVM options of a stream's driver; none as long as there is no archive."""
+    return _use(tools, java, _STREAM)
+
+
+def _use(tools: Path, java: Java, name: str) -> list[str]:
+    archives = [_archive(tools, java, _BASE), _archive(tools, java, name)]
+    if not all(archive.exists() for archive in archives):
+        return []
+    return [f"-XX:SharedArchiveFile={os.pathsep.join(map(str, archives))}", _QUIET]
+
+
+def complete(tools: Path, java: Java) -> bool:
+    """Whether the archives are there."""
+    return bool(broker_options(tools, java) and stream_options(tools, java))
+
+
+def make(tools: Path, java: Java, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Make the archives, unless they are there. Without them all works as well, only later: a failure is told and left.
+
+    The JARs must be there. `environment` is that of the caller.
+    """
+    if complete(tools, java):
+        return
+    folder = tools / "class-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for outdated in folder.glob("*.jsa"):
+        outdated.unlink()
+    say("Rehearsing once, so that Java starts in half the time from now on")
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        try:
+            _Rehearsal(Path(home), tools, java, environment).run()
+        except (kafka.NotReady, processes.ProcessError, KafkaException, OSError, subprocess.SubprocessError) as error:
+            say(f"The rehearsal has failed, and Java will start as slowly as it does without: {error}")
+
+
+class _Rehearsal:
+    """A broker and the `moving` stream in a home of their own, from start to end."""
+
+    def __init__(self, home: Path, tools: Path, java: Java, environment: Mapping[str, str]) -> None:
+        self._home = home
+        self._tools = tools
+        self._java = java
+        self._environment = environment
+        self._base = home / "base.jsa"
+
+    def run(self) -> None:
+        command = [
+            str(self._java.executable),
+            "-XX:+UseSerialGC",
+            "-Xshare:dump",
+            f"-XX:SharedArchiveFile={self._base}",
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=_READY_SECONDS)
+        node = kafka.Broker(self._home / "kafka", free_port(), free_port())
+        jars = kafka_jars(self._tools)
+        node.prepare(self._java, jars)
+        made = {name: self._home / f"{name}.jsa" for name in (_BROKER, _STREAM)}
+        command = node.command(self._java, jars, self._record(made[_BROKER]))
+        broker = processes.start(self._home, "kafka", command, self._environment)
+        try:
+            kafka.wait_ready(node.bootstrap, lambda: processes.alive(broker), _READY_SECONDS)
+            kafka.create_topics(node.bootstrap, TOPICS)
+            _send_ticks(node.bootstrap)
+            self._stream(node.bootstrap, made[_STREAM])
+        finally:
+            # Its archive is written as it ends.
+            processes.stop(broker, _READY_SECONDS)
+        for name, unfinished in ({_BASE: self._base} | made).items():
+            unfinished.replace(_archive(self._tools, self._java, name))
+
+    def _record(self, archive: Path) -> list[str]:
+        return [f"-XX:SharedArchiveFile={self._base}", f"-XX:ArchiveClassesAtExit={archive}", _QUIET]
+
+    def _stream(self, bootstrap: str, archive: Path) -> None:
+        settings = {
+            "HOME": str(self._home),
+            "KAFKA_BOOTSTRAP": bootstrap,
+            "JARS": str(spark_jars(self._tools)),
+            "TRIGGER": "available_now",
+            "DRIVER_JAVA_OPTIONS": " ".join(self._record(archive)),
+        }
+        environment = {
+            **{name: value for name, value in self._environment.items() if not name.startswith(PREFIX)},
+            **{f"{PREFIX}{name}": value for name, value in settings.items()},
+            "JAVA_HOME": str(self._java.path),
+            "PYTHONPATH": str(PROJECT_ROOT),
+        }
+        process = processes.start(self._home, "moving", [sys.executable, "-m", "spark_jobs", "moving"], environment)
+        deadline = time.monotonic() + _JOB_SECONDS
+        # The JVM goes on writing when the job itself has ended.
+        while processes.alive(process) or (not archive.exists() and time.monotonic() < deadline):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        code = processes.exit_code(process)
+        _wait_for_session(process.pid, deadline)
+        processes.stop(process, 0)
+        if code != 0:
+            raise OSError(f"the stream ended with exit code {code}")
+
+
+def _wait_for_session(leader: int, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(leader, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+
+
+def _send_ticks(bootstrap: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for second in range(60):
+        value = {"symbol": "REHEARSAL", "price": 1 + second % 7, "timestamp": f"2025-01-01T00:00:{second:02}Z"}
+        producer.produce(TICKS_TOPIC, json.dumps(value), "REHEARSAL")
+    producer.flush(_READY_SECONDS)
