@@ -29,6 +29,10 @@ up: tools
 test: setup
 	$(PYTHON) -m pytest $(ARGS)
 
+# Breaks a whole stack a hundred times and judges every result: make chaos SEED=7 ARGS="--faults 150"
+chaos: setup
+	$(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 check: .venv/.test
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/ruff check $(PACKAGES)
@@ -36,4 +40,4 @@ check: .venv/.test
 	.venv/bin/vulture
 	.venv/bin/deptry .
 
-.PHONY: tools setup up test check
+.PHONY: tools setup up test chaos check

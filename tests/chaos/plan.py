@@ -25,6 +25,8 @@ AT_FILES = {
 }
 """Failpoint in Java to the streams that get there: a file that appears tells."""
 
+FAILPOINTS = IN_PYTHON | AT_FILES
+
 
 class Fault(NamedTuple):
     """One fault: its kind and whom it strikes."""
@@ -51,7 +53,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
     "kill everything": (0.7, (EVERYTHING,)),
     "fill disk": (0.7, (EVERYTHING,)),
     "cut broker": (0.7, (EVERYTHING,)),
-    **{f"failpoint {name}": (2.5, targets) for name, targets in (IN_PYTHON | AT_FILES).items()},
+    **{f"failpoint {name}": (2.5, targets) for name, targets in FAILPOINTS.items()},
 }
 """Kind to its weight in the draw and its targets. A stream is killed whole, or only its Python driver, its JVM or one
 of its Python workers; a zombie is a worker that falls asleep in the middle of a transaction and wakes when another has

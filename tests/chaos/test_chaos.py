@@ -1,0 +1,52 @@
+"""The whole stack, struck at every kind of failpoint and by the commonest kills, exact at the end; and the draw of faults.
+
+`make chaos` is the long form.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import plan
+from tests.chaos.report import passed, summary
+from tests.chaos.run import Run
+from tests.chaos.victims import Stack
+from tests.reference.stream import disturb, random_walks, write_lines
+
+SEED = int(os.environ.get("SEED", "20251124"))
+_SPEED = 2
+_TICKS = 3 * 4_000
+
+
+def test_the_same_seed_draws_the_same_faults_and_every_kind() -> None:
+    drawn = plan.draw(5, 100)
+    assert drawn == plan.draw(5, 100) != plan.draw(6, 100)
+    assert len(drawn) == 100
+    assert {fault.kind for fault in drawn} == set(plan.KINDS)
+    assert all(fault.target in plan.KINDS[fault.kind][1] for fault in drawn)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_struck_at_every_failpoint_and_exact_at_the_end(home: Path, tools: Path) -> None:
+    recording = home.with_name("ticks.jsonl.gz")
+    lines = disturb(random_walks(SEED, ("BTCUSDT", "ETHUSDT", "SHIBUSDT"), _TICKS, gaps=0), SEED, lag=5_000)
+    write_lines(recording, lines)
+    faults = plan.brief(SEED)
+    assert {f"failpoint {name}" for name in plan.FAILPOINTS} <= {fault.kind for fault in faults}
+    stack = Stack(home, recording)
+    said: list[str] = []
+    try:
+        run = Run(stack, faults, SEED, said.append, str(_SPEED))
+        records = run.break_it()
+        report = run.verdict(recording)
+    finally:
+        stack.close()
+    told = "\n".join([f"seed {SEED}", *said, summary(records, report)])
+    print(told)
+    assert passed(records, report), told
+    # A failpoint that nobody comes to any more proves nothing.
+    assert not [record for record in records if not record.struck], told
