@@ -132,6 +132,8 @@ def test_what_is_old_goes_but_not_before_it_has_been_read(tmp_path: Path) -> Non
     orphan = table / "date=2025-05-08" / "part-left-by-a-killed-writer.parquet"
     orphan.write_bytes(b"half of it")
     make_old(table, "date=*/*.parquet")
+    being_written = orphan.with_name("part-of-a-commit-to-come.parquet")
+    being_written.write_bytes(b"half of it")
     before = content(tmp_path)
     week_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=7)
     held = maintenance(tmp_path).maintain("zscores", Reader(0, week_ago))
@@ -143,7 +145,7 @@ def test_what_is_old_goes_but_not_before_it_has_been_read(tmp_path: Path) -> Non
     done = maintenance(tmp_path).maintain("zscores", Reader(6, week_ago))
     assert done is not None and done.removed_files == 1
     # The files that the compaction replaced are young as removed ones, however old they are as files.
-    assert not orphan.exists() and len(list(table.glob("date=*/*.parquet"))) == 7
+    assert not orphan.exists() and being_written.exists() and len(list(table.glob("date=*/*.parquet"))) == 8
     assert content(tmp_path) == before
 
 
