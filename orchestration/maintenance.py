@@ -6,7 +6,7 @@ MongoDB has loaded (`orchestration.mongo_load`), and the log's own retention, wh
 What keeps it exact:
 
 - **One writer at a time.** Delta's Java writer replaces, on a local file system, a commit that another process makes at
-  the same moment, whatever it holds; measured, not only read: see `bench.log_race`. A replaced compaction would be
+  the same moment, whatever it holds (it looks, then renames; `spark_jobs.table_lock`). A replaced compaction would be
   harmless by itself, but its checkpoint would hide the append that replaced it, and a reader that had seen it would
   never look at that version again. So each commit here, like each commit of the streams, is made under the table's
   lock (`spark_jobs.table_lock`), and the lock is let go between partitions.
