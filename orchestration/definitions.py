@@ -12,8 +12,9 @@ from typing import Any
 import dagster as dg
 
 from orchestration.assets import all_assets, health
-from orchestration.jobs import STREAM_JOBS, load_mongodb
+from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.resources import build_resources
+from orchestration.schedules import daily_maintenance
 from orchestration.sensors import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
 
@@ -25,7 +26,8 @@ def build_definitions(
     return dg.Definitions(
         assets=all_assets(),
         asset_checks=[health],
-        jobs=[*STREAM_JOBS, load_mongodb],
+        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables],
+        schedules=[daily_maintenance],
         sensors=list(ALL_SENSORS),
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.

@@ -1,23 +1,32 @@
-"""The jobs: launch, stop and restart streams, and load MongoDB.
+"""The jobs: launch, stop and restart streams, load MongoDB, and maintain the tables.
 
 Here: what a run does, in short steps that return; a stream lives on as a process of its own.
-Not here: when a run is requested (`orchestration.sensors`).
+Not here: when a run is requested (`orchestration.sensors`, `orchestration.schedules`).
 
 Run configuration of the three stream jobs, all streams when left out:
 
     ops: {launch: {config: {streams: [moving, zscore]}}}      # or stop:, restart:
+
+and of the maintenance, all tables when left out:
+
+    ops: {maintain: {config: {tables: [zscores], dry_run: true}}}
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
+from deltalake.exceptions import DeltaError
 from pydantic import Field, field_validator
+from pymongo.errors import PyMongoError
 
 from orchestration.assets import LOAD_GROUP
-from orchestration.resources import StreamsResource
+from orchestration.maintenance import LEAST_RETENTION_DAYS, NOBODY, Maintenance, MaintenanceError, Policy, Reader
+from orchestration.mongo_load import TABLE, short_reason
+from orchestration.resources import LakehouseResource, MongoResource, StreamsResource
 from orchestration.streams import StreamError
-from spark_jobs.jobs import JOBS
+from spark_jobs.jobs import JOBS, TABLES
+from spark_jobs.table_lock import TableBusy
 
 
 class StreamSelection(dg.Config):
@@ -97,6 +106,71 @@ def stop_streams() -> None:
 def restart_streams() -> None:
     """One step: `restart`."""
     restart()
+
+
+class MaintenanceConfig(dg.Config):
+    """What the maintenance of the tables is to do."""
+
+    tables: list[str] = Field(list(TABLES), description=f"Some of {', '.join(TABLES)}; all when left out.")
+    target_file_mib: int = Field(128, ge=1, description="Size in MiB that files are brought to.")
+    min_small_files: int = Field(
+        16, ge=2, description="So many files of less than half that size in a partition are made fewer."
+    )
+    retention_days: int = Field(
+        LEAST_RETENTION_DAYS,
+        ge=LEAST_RETENTION_DAYS,
+        description="How long files that were replaced can still be read.",
+    )
+    dry_run: bool = Field(False, description="Only say what would be done.")
+
+    @field_validator("tables")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        unknown = [name for name in value if name not in TABLES]
+        if unknown or not value:
+            raise ValueError(f"tables are some of {', '.join(TABLES)}, not {', '.join(unknown) or 'none'}")
+        return list(dict.fromkeys(value))
+
+
+@dg.op
+def maintain(
+    context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource, mongo: MongoResource
+) -> None:
+    """Make many small files few, remove what no reader needs any more, and clean the logs, table by table."""
+    policy = Policy(config.target_file_mib * 2**20, config.min_small_files, config.retention_days, config.dry_run)
+    tables = Maintenance(lakehouse.get(), lakehouse.settings().home, policy)
+    failures = []
+    for table in config.tables:
+        try:
+            report = tables.maintain(table, _loader(lakehouse, mongo) if table == TABLE else NOBODY)
+            context.log.info(report.text() if report else f"{table}: there is no such table yet")
+        except (TableBusy, MaintenanceError, DeltaError) as error:
+            failures.append(f"{table}: {error}")
+            context.log.error(failures[-1])
+    if failures:
+        raise dg.Failure("\n".join(failures), allow_retries=False)
+
+
+def _loader(lakehouse: LakehouseResource, mongo: MongoResource) -> Reader:
+    """How far the table has been loaded into the collection that is furthest behind."""
+    newest = lakehouse.get().version(TABLE)
+    try:
+        with mongo.open() as store:
+            records = store.loaded().values()
+    except PyMongoError as error:
+        away = f"nothing is removed as MongoDB does not say what it has loaded: {short_reason(error)}"
+        return Reader(None, unknown=away)
+    loaded = [record for record in records if newest is not None and record.table_id == newest.table_id]
+    if not loaded:
+        return NOBODY
+    last = min(loaded, key=lambda record: record.delta_version)
+    return Reader(last.delta_version, last.loaded_at)
+
+
+@dg.job(description="Compact the Delta tables' small files, remove what is older than its retention, clean the logs.")
+def maintain_tables() -> None:
+    """One step: `maintain`."""
+    maintain()
 
 
 load_mongodb = dg.define_asset_job(

@@ -81,21 +81,32 @@ class Lakehouse:
     def changes(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
         """Rows added by the versions `first` to `last`, both included, batch by batch and in no order.
 
-        Raises ChangesUnavailable before the first batch, NotAppendOnly when a row was changed or removed.
+        Raises ChangesUnavailable, after some batches perhaps, and NotAppendOnly when a row was changed or removed.
         """
-        try:
-            opened = DeltaTable(self.table_uri(table), version=last)
-            reader = opened.load_cdf(starting_version=first, ending_version=last)
-        except DeltaError as error:
-            raise ChangesUnavailable(f"{table}: no changes from version {first} to {last}: {error}") from error
-        for batch in reader:
-            rows = pa.record_batch(batch)
+        for rows in self._changed_rows(table, first, last):
             if rows.num_rows == 0:
                 continue
             kinds = set(pc.unique(rows["_change_type"]).to_pylist())
             if kinds != {"insert"}:
                 raise NotAppendOnly(f"{table}: rows were changed or removed ({', '.join(sorted(kinds))})")
             yield rows
+
+    def _changed_rows(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
+        unavailable = f"{table}: no changes from version {first} to {last}"
+        try:
+            opened = DeltaTable(self.table_uri(table), version=last)
+            reader = iter(opened.load_cdf(starting_version=first, ending_version=last))
+        except DeltaError as error:
+            raise ChangesUnavailable(f"{unavailable}: {error}") from error
+        while True:
+            try:
+                batch = next(reader)
+            except StopIteration:
+                return
+            except Exception as error:
+                # That a file of the log's was vacuumed shows only now, and as an Exception of no class of its own.
+                raise ChangesUnavailable(f"{unavailable}: {error}") from error
+            yield pa.record_batch(batch)
 
     def snapshot(self, table: str, version: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows of a version, batch by batch. Raises DeltaError when that version cannot be read."""

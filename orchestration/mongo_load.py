@@ -32,6 +32,8 @@ DATABASE = "btc"
 RECORDS_DATABASE = "tickhouse"
 RECORDS_COLLECTION = "loads"
 BULK = 1_000
+COLUMNS = ["symbol", "timestamp", "z_scores"]
+"""Of the table: what the documents are made of."""
 VERSIONS_AT_ONCE = 100
 """After so many versions what has been loaded is recorded, so that a long load which is cut off goes on from there."""
 
@@ -208,9 +210,16 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
             store.forget(window)
     rows = dict.fromkeys(windows, 0)
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
-        for first, wanted in by_first.items():
-            for last, batches in _parts(lakehouse, first, state.version):
-                read = _write(store, pool, batches, wanted)
+        for start, wanted in by_first.items():
+            first = start
+            while first <= state.version:
+                last = min(state.version, first + VERSIONS_AT_ONCE - 1)
+                try:
+                    read = _write(store, pool, lakehouse.changes(TABLE, first, last), wanted)
+                except ChangesUnavailable as error:
+                    _log.warning("loading all of the table instead of its changes: %s", error)
+                    last = state.version
+                    read = _write(store, pool, lakehouse.snapshot(TABLE, last, COLUMNS), wanted)
                 loaded = Loaded(
                     state.table_id, last, lakehouse.content(TABLE, last).rows, datetime.datetime.now(datetime.UTC)
                 )
@@ -218,6 +227,7 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
                     store.record(window, loaded)
                     records[collection_name(window)] = loaded
                     rows[window] += read
+                first = last + 1
     newest = lakehouse.content(TABLE, state.version).last_event_time
     return [WindowLoad(window, rows[window], records[collection_name(window)], newest) for window in windows]
 
@@ -234,23 +244,3 @@ def _write(
         for done in [pool.submit(store.write, window, documents[window]) for window in windows]:
             done.result()
     return read
-
-
-def _parts(lakehouse: Lakehouse, first: int, version: int) -> Iterator[tuple[int, Iterator[pa.RecordBatch]]]:
-    """What to load in order: the version that is loaded with each part, and its rows."""
-    while first <= version:
-        last = min(version, first + VERSIONS_AT_ONCE - 1)
-        changes = lakehouse.changes(TABLE, first, last)
-        try:
-            head = next(changes, None)
-        except ChangesUnavailable as error:
-            _log.warning("loading all of the table instead of its changes: %s", error)
-            yield version, lakehouse.snapshot(TABLE, version, ["symbol", "timestamp", "z_scores"])
-            return
-        yield last, iter(()) if head is None else _chained(head, changes)
-        first = last + 1
-
-
-def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest

@@ -1,10 +1,10 @@
-"""The Delta tables: their schemas, and the queries that copy an output topic to its table.
+"""The Delta tables: their schemas, how a micro-batch is appended, and the rows that are copied from an output topic.
 
-Belongs here: table definitions and the topic-to-table copy. Does not belong here: how results come to be, or the
-`prices` and `rejects` tables' rows (`prices`).
+Belongs here: table definitions, appending exactly once, and the topic-to-table copy. Does not belong here: how results
+come to be, or the `prices` and `rejects` tables' rows (`prices`).
 
-A table is fed from its topic, never from the computation: as the topic holds each result exactly once, and Delta's
-sink records the micro-batch with the data, the table does too.
+A table is fed from its topic, never from the computation: as the topic holds each result exactly once, and the
+micro-batch is recorded in Delta's log with the data, the table does too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pyspark.sql.types import StructField, StructType
 
 from spark_jobs.contract import STATS_TYPE, Z_SCORES_TYPE
 from spark_jobs.settings import StreamSettings
+from spark_jobs.table_lock import table_lock_of_jvm
 
 _KAFKA_COLUMNS = "topic string, partition int, offset bigint, ingested_at timestamp, date date"
 
@@ -51,7 +52,11 @@ _PROPERTIES = {
     "delta.checkpointInterval": "100",
     # Readers can ask for the rows of a range of versions, whatever maintenance did to the files.
     "delta.enableChangeDataFeed": "true",
+    # As long as removed files are kept: older versions cannot be read anyway, and a week has 30,000 of them.
+    "delta.logRetentionDuration": "interval 7 days",
 }
+_LOCK_SECONDS = 300.0
+"""Far longer than maintenance holds a table. The query ends then and says so, and is started again."""
 
 
 def _fields(table: str) -> list[StructField]:
@@ -80,3 +85,13 @@ def archive_rows(messages: DataFrame, table: str) -> DataFrame:
     )
     # One task writes one file: these commits are few, and small files are what readers pay for.
     return messages.coalesce(1).select(parsed.alias("row")).select("row.*").withColumn("date", F.to_date("timestamp"))
+
+
+def append_batch(rows: DataFrame, table: str, query_id: str, batch: int, settings: StreamSettings) -> None:
+    """Append the rows of a micro-batch to a table, unless an earlier attempt at that micro-batch has done so.
+
+    Raises TableBusy when maintenance does not let go of the table.
+    """
+    with table_lock_of_jvm(rows.sparkSession, settings.home, table, _LOCK_SECONDS):
+        writer = rows.write.format("delta").mode("append").partitionBy("date")
+        writer.option("txnAppId", query_id).option("txnVersion", batch).save(settings.table_uri(table))

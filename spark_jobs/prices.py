@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_jobs.archive import append_batch
 from spark_jobs.contract import Tick, accept
 from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
@@ -99,19 +100,14 @@ def write_batch(messages: DataFrame, query_id: str, batch: int, settings: Stream
         ticks = rows.where(~is_reject).select("symbol", "price", "timestamp", *kafka)
         refused = rows.where(is_reject).select("raw", "reason", *kafka)
         if total > rejects:
-            _append(ticks.withColumn("date", F.to_date("timestamp")), "prices", query_id, batch, settings)
+            append_batch(ticks.withColumn("date", F.to_date("timestamp")), "prices", query_id, batch, settings)
         if rejects:
-            _append(refused.withColumn("date", F.to_date("ingested_at")), "rejects", query_id, batch, settings)
+            append_batch(refused.withColumn("date", F.to_date("ingested_at")), "rejects", query_id, batch, settings)
     finally:
         rows.unpersist()
     kept, refused_ever = (_count(messages.sparkSession, table, settings) for table in ("prices", "rejects"))
     counts = {"input_rows": kept + refused_ever, "output_rows": kept, "late": 0, "duplicates": 0}
     return Published({**counts, "rejects": refused_ever}, event_time)
-
-
-def _append(rows: DataFrame, table: str, query_id: str, batch: int, settings: StreamSettings) -> None:
-    writer = rows.write.format("delta").mode("append").partitionBy("date")
-    writer.option("txnAppId", query_id).option("txnVersion", batch).save(settings.table_uri(table))
 
 
 def _count(spark: SparkSession, table: str, settings: StreamSettings) -> int:

@@ -24,7 +24,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from spark_jobs import prices
-from spark_jobs.archive import archive_rows, create_table
+from spark_jobs.archive import append_batch, archive_rows, create_table
 from spark_jobs.checkpoints import Checkpoint, CheckpointMismatch
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
@@ -187,8 +187,7 @@ class _Job:
 
     def _start_archive(self, table: str, topic: str) -> StreamingQuery:
         rows = archive_rows(self._read((topic,)), table)
-        writer = rows.writeStream.format("delta").outputMode("append").partitionBy("date")
-        writer = writer.option("path", self._settings.table_uri(table))
+        writer = rows.writeStream.foreachBatch(partial(self._append_batch, table))
         identity = {table: self._table_id(table)}
         return self._start(table, writer, self._settings.archive_interval_seconds, identity)
 
@@ -220,9 +219,11 @@ class _Job:
             .select("topic", "partition", "offset", "timestamp", "value")
         )
 
+    def _append_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
+        append_batch(batch_rows, table, _query_id(batch_rows), batch, self._settings)
+
     def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
-        query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-        assert query_id is not None
+        query_id = _query_id(batch_rows)
         if self._spec.outputs:
             target = KafkaTarget(self._spec.outputs, {"bootstrap.servers": self._settings.kafka_bootstrap})
             published = publish_batch(batch_rows, query_id, batch, target)
@@ -236,6 +237,13 @@ class _Job:
     def _table_id(self, table: str) -> str:
         detail = DeltaTable.forPath(self._spark, self._settings.table_uri(table)).detail()
         return str(detail.select("id").collect()[0][0])
+
+
+def _query_id(batch_rows: DataFrame) -> str:
+    """The id of the query whose micro-batch that is; it lives and dies with the checkpoint."""
+    query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+    assert query_id is not None
+    return query_id
 
 
 def _results(messages: DataFrame, processor: SymbolProcessor, state_partitions: int) -> DataFrame:
