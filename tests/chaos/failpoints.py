@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,15 @@ IN_PYTHON = {
     "after-transaction-commit": ("moving", "zscore", "trend"),
     "before-commit-log": ("moving", "zscore", "trend"),
     "between-delta-tables": ("prices",),
-    "after-delta-commit": ("prices",),
+    "after-delta-commit": ("prices", "moving", "zscore", "trend"),
     "between-mongodb-bulks": ("load",),
     "before-load-record": ("load",),
-    "between-maintenance-steps": ("maintenance",),
+    "while-compacting": ("maintenance",),
+    "after-compaction": ("maintenance",),
 }
 """Failpoint to the targets that get there."""
+
+_GLANCE_SECONDS = 0.002
 
 
 def arm(folder: Path, failpoint: str, target: str, action: str) -> None:
@@ -146,19 +150,40 @@ def _in_run(module: Any) -> None:
     wrapt.wrap_function_wrapper(module, "_Job._write_batch", write_batch)
 
 
-def _in_prices(module: Any) -> None:
-    def append(wrapped: Callable[..., None], _instance: Any, arguments: Any, named: Any) -> None:
+def _in_archive(module: Any) -> None:
+    from spark_jobs.jobs import JOBS
+
+    job_of = {table: name for name, spec in JOBS.items() for table in spec.tables}
+
+    def append_batch(wrapped: Callable[..., None], _instance: Any, arguments: Any, named: Any) -> None:
+        table = arguments[1]
         wrapped(*arguments, **named)
-        if arguments[1] == "prices":
+        if table == "prices":
             reach("between-delta-tables", "prices")
+        reach("after-delta-commit", job_of[table])
 
-    def write_batch(wrapped: Callable[..., Any], _instance: Any, arguments: Any, named: Any) -> Any:
-        published = wrapped(*arguments, **named)
-        reach("after-delta-commit", "prices")
-        return published
+    wrapt.wrap_function_wrapper(module, "append_batch", append_batch)
 
-    wrapt.wrap_function_wrapper(module, "_append", append)
-    wrapt.wrap_function_wrapper(module, "write_batch", write_batch)
+
+def _in_maintenance(module: Any) -> None:
+    def compact(wrapped: Callable[..., bool], maintenance: Any, arguments: Any, named: Any) -> bool:
+        table = Path(maintenance._lakehouse.table_uri(arguments[0]))
+        known, done = set(table.rglob("*.parquet")), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_GLANCE_SECONDS):
+                # Written, and not committed yet.
+                if set(table.rglob("*.parquet")) - known:
+                    reach("while-compacting", "maintenance")
+                    return
+
+        threading.Thread(target=watch, daemon=True).start()
+        compacted = wrapped(*arguments, **named)
+        done.set()
+        reach("after-compaction", "maintenance")
+        return compacted
+
+    wrapt.wrap_function_wrapper(module, "Maintenance._compact", compact)
 
 
 def _in_mongo_load(module: Any) -> None:
@@ -189,7 +214,8 @@ def _in_broker(module: Any) -> None:
 _MODULES: dict[str, Callable[[Any], None]] = {
     "spark_jobs.sinks": _in_sinks,
     "spark_jobs.run": _in_run,
-    "spark_jobs.prices": _in_prices,
+    "spark_jobs.archive": _in_archive,
     "orchestration.mongo_load": _in_mongo_load,
+    "orchestration.maintenance": _in_maintenance,
     "orchestration.local.broker": _in_broker,
 }

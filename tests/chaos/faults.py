@@ -62,6 +62,8 @@ def strike(stack: Stack, fault: Fault, tools: Tools) -> float:
 def _reach(stack: Stack, failpoint: str, target: str, action: str) -> float:
     failpoints.forget(stack.folder, failpoint, target)
     failpoints.arm(stack.folder, failpoint, target, action)
+    if target == "maintenance":
+        stack.launch_maintenance()
     deadline = time.monotonic() + _REACH_SECONDS
     while failpoints.hit(stack.folder, failpoint, target) is None:
         if time.monotonic() > deadline and failpoints.disarm(stack.folder, failpoint, target):
@@ -112,7 +114,7 @@ _FILES = {
     "offset-log-written": _log("offsets"),
     "commit-log-written": _log("commits"),
     "state-upload": _state,
-    "archive-delta-commit": _delta,
+    "delta-log-written": _delta,
 }
 
 

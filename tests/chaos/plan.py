@@ -21,7 +21,7 @@ AT_FILES = {
     "offset-log-written": STREAMS,
     "commit-log-written": STREAMS,
     "state-upload": PUBLISHERS,
-    "archive-delta-commit": PUBLISHERS,
+    "delta-log-written": STREAMS,
 }
 """Failpoint in Java to the streams that get there: a file that appears tells."""
 

@@ -31,6 +31,7 @@ from tests.chaos.proxy import Proxy
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 INJECTION = Path(__file__).with_name("injection")
 _ASK_SECONDS = 1.0
+_LAUNCH_SECONDS = 60.0
 
 
 class Stack:
@@ -150,6 +151,14 @@ class Stack:
         children = server.children() if server is not None else []
         working = [child for child in children if _is_spawned(child)]
         return working[0] if working else None
+
+    def launch_maintenance(self) -> None:
+        """Have Dagster maintain the tables, bringing together even the fewest files."""
+        config = {"ops": {"maintain": {"config": {"min_small_files": 2}}}}
+        command = [str(Path(sys.executable).with_name("dagster")), "job", "launch", "--job", "maintain_tables"]
+        command += ["--workspace", str(self.home / "dagster" / "workspace.yaml"), "--config-json", json.dumps(config)]
+        environment = self._environment | {"DAGSTER_HOME": str(self.home / "dagster")}
+        subprocess.run(command, env=environment, capture_output=True, timeout=_LAUNCH_SECONDS, check=True)
 
     def back(self, target: str, since: float) -> bool:
         """Whether a stream or service is at work again, by what it has done after `since` (epoch seconds)."""
