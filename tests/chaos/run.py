@@ -25,6 +25,7 @@ _START_SECONDS = 240.0
 _RECOVERY_SECONDS = 240.0
 _DRAIN_SECONDS = 420.0
 _LOOK_SECONDS = 0.2
+_ATTEMPTS = 3
 _REST_SECONDS = 2.0
 """Least time from one fault to the next."""
 _BREATH_SECONDS = 5.0
@@ -132,11 +133,8 @@ class Run:
         with board.changed:
             others, started = len(board.busy) > 1, board.overlaps
         try:
-            try:
-                since = strike(self._stack, fault, tools)
-            except NotReached as reason:
-                record.note = str(reason)
-                self._tell(f"{name}: not done, {reason}")
+            since = self._strike(name, record, tools)
+            if since is None:
                 return
             record.struck = True
             self._tell(f"{name}: struck")
@@ -158,6 +156,16 @@ class Run:
             with board.changed:
                 board.busy.discard(fault.target)
                 board.changed.notify_all()
+
+    def _strike(self, name: str, record: Record, tools: Tools) -> float | None:
+        """Strike, waiting for another such moment if one passes; None when none has come."""
+        for _attempt in range(_ATTEMPTS):
+            try:
+                return strike(self._stack, record.fault, tools)
+            except NotReached as reason:
+                record.note = str(reason)
+                self._tell(f"{name}: not done, {reason}")
+        return None
 
     def _is_back(self, fault: Fault, since: float) -> bool:
         return self._stack.all_back(since) if fault.exclusive else self._stack.back(fault.target, since)
