@@ -23,12 +23,9 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from orchestration import processes
-from orchestration.local import broker as kafka
-from orchestration.local.artifacts import kafka_jars
 from orchestration.local.java import Java
-from orchestration.local.ports import free_port
 from producer.simulator import FAILURES, GOOD, Failure, Simulator
+from tests.own_broker import OwnBroker
 
 pytestmark = pytest.mark.integration
 
@@ -53,28 +50,6 @@ def simulator() -> Iterator[Simulator]:
     server.start()
     yield server
     server.stop()
-
-
-class OwnBroker:
-    """A broker that a test may stop, kill and start again."""
-
-    def __init__(self, home: Path, java: Java, tools: Path) -> None:
-        self._home = home
-        self._java = java
-        self._jars = kafka_jars(tools)
-        self._node = kafka.Broker(home / "kafka", free_port(), free_port())
-        self._node.prepare(java, self._jars)
-        self.bootstrap = self._node.bootstrap
-
-    def start(self) -> None:
-        command = self._node.command(self._java, self._jars)
-        process = processes.start(self._home, "kafka", command, os.environ)
-        kafka.wait_ready(self.bootstrap, lambda: processes.alive(process), 60)
-
-    def stop(self, grace_seconds: float = 20) -> None:
-        process = processes.recorded(self._home, "kafka")
-        assert process is not None
-        processes.stop(process, grace_seconds)
 
 
 @pytest.fixture
@@ -475,16 +450,16 @@ def test_a_broker_that_comes_late_and_a_replay_through_its_outages(
         run.until(lambda beat: "no Kafka broker" in (beat["note"] or ""))
         own_broker.start()
         run.until(lambda beat: beat["acknowledged"] >= 10_000)
-        own_broker.stop(0)
+        own_broker.kill()
         time.sleep(2)
         own_broker.start()
         run.until(lambda beat: beat["acknowledged"] >= 30_000)
         run.kill()
-    own_broker.stop(0)
+    own_broker.kill()
     own_broker.start()
     with producer(own_broker.bootstrap, topic, home, **settings) as run:
         run.until(lambda beat: beat["acknowledged"] >= 5_000)
-        own_broker.stop(0)
+        own_broker.kill()
         time.sleep(2)
         own_broker.start()
         assert run.wait(120) == 0, run.log
