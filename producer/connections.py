@@ -15,23 +15,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests.adapters
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
-
-class Limits(NamedTuple):
-    """How long parts of a request may take, in seconds."""
-
-    connect: float = 3.05
-    """From the look-up of the name to the open connection, over all its addresses."""
-    read: float = 3.0
-    """Without a byte of the answer."""
-    total: float = 5.0
-    """From the look-up of the name to the last byte of the answer."""
+_CONNECTING = 0.6  # share of the time that may go by until there is a connection
 
 
 class OversizedError(OSError):
@@ -41,9 +32,12 @@ class OversizedError(OSError):
 class Allowance:
     """What one request may still take in time and bytes. For one request at a time."""
 
-    def __init__(self, limits: Limits, size: int) -> None:
-        """`size` is in bytes, of everything that is received: headers, chunk sizes and all."""
-        self._limits = limits
+    def __init__(self, seconds: float, size: int) -> None:
+        """`seconds` are from the look-up of the name to the last byte of the answer.
+
+        `size` is in bytes, of everything that is received: headers, chunk sizes and all.
+        """
+        self._seconds = seconds
         self._size = size
         self._left = size
         self._deadline = 0.0
@@ -52,7 +46,7 @@ class Allowance:
 
     def renew(self) -> None:
         """Begin another request."""
-        self._deadline = _now() + self._limits.total
+        self._deadline = _now() + self._seconds
         self._left = self._size
 
     @property
@@ -64,19 +58,15 @@ class Allowance:
         """Until the deadline. Raises TimeoutError when that has passed."""
         left = self._deadline - _now()
         if left <= 0:
-            raise TimeoutError(f"the answer took longer than {self._limits.total:g} s")
+            raise TimeoutError(f"there was no answer within {self._seconds:g} s")
         return left
 
     def read(self, opened: socket.socket, receive: Callable[[], int]) -> int:
         """Let a socket receive, if that may be, for as long as it may. Raises TimeoutError, OversizedError, OSError."""
         if self.exhausted:
             raise OversizedError(f"the answer is larger than {self._size} bytes")
-        opened.settimeout(min(self._limits.read, self.seconds_left()))
-        try:
-            count = receive()
-        except TimeoutError:
-            self.seconds_left()
-            raise TimeoutError(f"nothing came for {self._limits.read:g} s") from None
+        opened.settimeout(self.seconds_left())
+        count = receive()
         self._left -= count
         return count
 
@@ -86,7 +76,7 @@ class Allowance:
         Each address gets its share of the time that is left: one that swallows everything, as those of a broken IPv6
         do, leaves enough for the next. The address that was good last time comes first.
         """
-        deadline = _now() + min(self._limits.connect, self.seconds_left())
+        deadline = _now() + self.seconds_left() * _CONNECTING
         addresses = _look_up(host, port, deadline - _now())
         addresses.sort(key=lambda found: found[4] != self._last_address)
         errors: dict[str, OSError] = {}

@@ -20,7 +20,7 @@ import requests.utils
 import urllib3
 
 from producer.answers import Answer, Refusal, plain_text
-from producer.connections import Allowance, BoundedAdapter, Limits
+from producer.connections import Allowance, BoundedAdapter
 
 _BASE_BYTES = 65_536
 _BYTES_PER_SYMBOL = 256
@@ -38,13 +38,13 @@ class Received(NamedTuple):
 class PriceClient:
     """Asks one address for the prices of the same symbols, over one connection that is kept open."""
 
-    def __init__(self, base_url: str, symbols: Sequence[str], limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
+    def __init__(self, base_url: str, symbols: Sequence[str], answer_seconds: float) -> None:
         self._url = f"{base_url}/api/v3/ticker/price"
         # Binance takes `symbol` for one and `symbols`, a JSON list without spaces, for several.
         several = json.dumps(list(symbols), separators=(",", ":"))
         self._parameters = {"symbol": symbols[0]} if len(symbols) == 1 else {"symbols": several}
-        self._limits = limits
-        self._allowance = Allowance(limits, _BASE_BYTES + _BYTES_PER_SYMBOL * len(symbols))
+        self._seconds = answer_seconds
+        self._allowance = Allowance(answer_seconds, _BASE_BYTES + _BYTES_PER_SYMBOL * len(symbols))
         self._session = _Session()
         # Of the environment, proxies and certificates count, and nothing else: no passwords from a .netrc go out.
         self._session.trust_env = False
@@ -60,13 +60,13 @@ class PriceClient:
             self._session.mount(scheme, BoundedAdapter(self._allowance))
 
     def ask(self) -> Received | Refusal:
-        """Ask once. Never raises for what the network or the other side does; takes at most about `limits.total`."""
+        """Ask once. Never raises for what the network or the other side does; takes about `answer_seconds` at most."""
         self._allowance.renew()
         try:
             with self._session.get(
                 self._url,
                 params=self._parameters,
-                timeout=(self._limits.connect, self._limits.read),
+                timeout=self._seconds,
                 allow_redirects=False,
                 stream=True,
             ) as response:

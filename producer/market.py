@@ -31,16 +31,19 @@ class Outcome(NamedTuple):
 class Market:
     """Asks one exchange for the prices of the same symbols, again and again."""
 
-    def __init__(self, base_url: str, symbols: Sequence[str], wait: Callable[[], object]) -> None:
+    def __init__(
+        self, base_url: str, symbols: Sequence[str], answer_seconds: float, wait: Callable[[], object]
+    ) -> None:
         """`wait` is called between requests that follow one another at once."""
         self._base_url = base_url
         self._symbols = tuple(symbols)
+        self._answer_seconds = answer_seconds
         self._wait = wait
         self._known = False
         """Whether all have been asked for with success: before, one that is refused is a mistake in the settings."""
         self._refused: dict[str, str] = {}
         self._look_again_at = 0.0
-        self._client = PriceClient(base_url, self._symbols)
+        self._client = PriceClient(base_url, self._symbols, answer_seconds)
 
     def close(self) -> None:
         """Close the connection."""
@@ -89,7 +92,7 @@ class Market:
             self._refused = {**others, symbol: reason}  # next time it is another one's turn
 
     def _ask_alone(self, symbol: str) -> Prices | Refusal | Hopeless:
-        client = PriceClient(self._base_url, (symbol,))
+        client = PriceClient(self._base_url, (symbol,), self._answer_seconds)
         try:
             return _ask(client, (symbol,)).read
         finally:
@@ -99,7 +102,8 @@ class Market:
         self._refused = refused
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
         self._client.close()
-        self._client = PriceClient(self._base_url, [symbol for symbol in self._symbols if symbol not in refused])
+        known = [symbol for symbol in self._symbols if symbol not in refused]
+        self._client = PriceClient(self._base_url, known, self._answer_seconds)
 
 
 def _ask(client: PriceClient, symbols: Sequence[str]) -> Outcome:

@@ -42,6 +42,7 @@ class PollingSource:
         base_url: str,
         symbols: tuple[str, ...],
         step_ms: int,
+        answer_seconds: float,
         pause_file: Path,
         publisher: Publisher,
         progress: Progress,
@@ -55,7 +56,7 @@ class PollingSource:
         self._publisher = publisher
         self._progress = progress
         self._stop = stop
-        self._market = Market(base_url, symbols, lambda: self._pause(step_ms / 1_000))
+        self._market = Market(base_url, symbols, answer_seconds, lambda: self._pause(step_ms / 1_000))
         self._identities = Identities()
         self._refusals = 0
         self._faults: dict[str, str] = {}
@@ -139,7 +140,9 @@ class PollingSource:
                 f"({self._progress.last_timestamp})",
             )
         else:
-            faults = f"no price of {', '.join(self._faults)}: {next(iter(self._faults.values()))}" if self._faults else None
+            faults = (
+                f"no price of {', '.join(self._faults)}: {next(iter(self._faults.values()))}" if self._faults else None
+            )
             _report_broker(self._publisher, self._progress, faults)
 
     def _wait_until(self, due: float) -> bool:

@@ -24,6 +24,12 @@ class OwnBroker:
         self._command = node.command(java, jars)
         self.bootstrap = node.bootstrap
 
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended since."""
+        process = processes.recorded(self._home, "kafka")
+        return process is not None and processes.alive(process)
+
     def start(self) -> None:
         """Start it and wait until it is ready."""
         process = processes.start(self._home, "kafka", self._command, os.environ)

@@ -14,13 +14,12 @@ import pytest
 import requests
 
 from producer.answers import Hopeless, Prices, Refusal, read_answer
-from producer.connections import Limits
 from producer.exchange import PriceClient, Received
 from producer.simulator import FAILURES, WEIGHT_LIMIT, Exchange, Failure, Simulator
 from producer.walk import CATALOGUE, Walk
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SHIBUSDT")
-LIMITS = Limits(connect=1.0, read=0.8, total=1.2)
+SECONDS = 1.2
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def simulator() -> Iterator[Simulator]:
 def ask(client: PriceClient, symbols: tuple[str, ...] = SYMBOLS) -> Prices | Refusal | Hopeless:
     began = time.monotonic()
     received = client.ask()
-    assert time.monotonic() - began < LIMITS.total + 1
+    assert time.monotonic() - began < SECONDS + 1
     if isinstance(received, Refusal):
         return received
     assert isinstance(received, Received)
@@ -43,7 +42,7 @@ def ask(client: PriceClient, symbols: tuple[str, ...] = SYMBOLS) -> Prices | Ref
 
 
 def test_prices_of_all_symbols_in_one_request_over_one_connection(simulator: Simulator) -> None:
-    client = PriceClient(simulator.url, SYMBOLS, LIMITS)
+    client = PriceClient(simulator.url, SYMBOLS, SECONDS)
     outcomes = [ask(client) for _ in range(5)]
     for outcome in outcomes:
         assert isinstance(outcome, Prices)
@@ -60,7 +59,7 @@ def test_prices_of_all_symbols_in_one_request_over_one_connection(simulator: Sim
 
 
 def test_one_symbol_is_asked_for_as_binance_wants_it(simulator: Simulator) -> None:
-    client = PriceClient(simulator.url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(simulator.url, ("BTCUSDT",), SECONDS)
     outcome = ask(client, ("BTCUSDT",))
     assert isinstance(outcome, Prices)
     assert list(outcome.prices) == ["BTCUSDT"]
@@ -86,7 +85,7 @@ def test_the_table_names_every_failure() -> None:
 @pytest.mark.parametrize("kind", FAILURES)
 def test_every_failure_is_told_apart_and_the_next_answer_is_good(simulator: Simulator, kind: str) -> None:
     expected, seconds = EXPECTED[kind]
-    client = PriceClient(simulator.url, SYMBOLS, LIMITS)
+    client = PriceClient(simulator.url, SYMBOLS, SECONDS)
     simulator.exchange.script([Failure(kind, seconds)])
     outcome = ask(client)
     if expected == "hopeless":
@@ -106,10 +105,10 @@ def test_nobody_there() -> None:
     url = server.url
     server.stop()
     began = time.monotonic()
-    outcome = ask(PriceClient(url, SYMBOLS, LIMITS))
+    outcome = ask(PriceClient(url, SYMBOLS, SECONDS))
     assert isinstance(outcome, Refusal)
     assert outcome.kind == "connection"
-    assert time.monotonic() - began < LIMITS.connect
+    assert time.monotonic() - began < SECONDS
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
@@ -119,7 +118,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert isinstance(ask(PriceClient(simulator.url, SYMBOLS, LIMITS)), Prices)
+    assert isinstance(ask(PriceClient(simulator.url, SYMBOLS, SECONDS)), Prices)
 
 
 # The simulator itself

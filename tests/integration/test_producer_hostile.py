@@ -20,11 +20,10 @@ import trustme
 
 from orchestration.local.ports import free_port
 from producer.answers import Prices, Refusal, read_answer
-from producer.connections import Limits
 from producer.exchange import PriceClient
 from tests.peers import Behaviour, Peer
 
-LIMITS = Limits(connect=1.0, read=0.4, total=0.6)
+SECONDS = 0.7
 LEEWAY = 0.6  # a busy machine
 MEMORY = 2_000_000
 BODY = b'{"symbol":"BTCUSDT","price":"64000.10"}'
@@ -54,7 +53,7 @@ def ask(client: PriceClient, memory: int = MEMORY) -> Prices | Refusal:
     try:
         began = time.monotonic()
         received = client.ask()
-        assert time.monotonic() - began < LIMITS.total + LEEWAY
+        assert time.monotonic() - began < SECONDS + LEEWAY
         assert tracemalloc.get_traced_memory()[1] < memory
     finally:
         tracemalloc.stop()
@@ -68,7 +67,7 @@ def ask(client: PriceClient, memory: int = MEMORY) -> Prices | Refusal:
 
 
 def ask_once(url: str) -> Prices | Refusal:
-    client = PriceClient(url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(url, ("BTCUSDT",), SECONDS)
     try:
         return ask(client)
     finally:
@@ -172,7 +171,7 @@ def test_what_is_broken_is_told_apart_and_the_next_connection_is_good(peer: Peer
     behave, kind = BROKEN[name]
     answers = iter([behave])
     server = peer(lambda connection, head: next(answers, answer(GOOD))(connection, head))
-    client = PriceClient(server.url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(server.url, ("BTCUSDT",), SECONDS)
     outcome = ask(client)
     assert isinstance(outcome, Refusal)
     assert (outcome.kind, outcome.reason.isprintable()) == (kind, True)
@@ -195,7 +194,7 @@ def test_what_is_broken_is_told_apart_and_the_next_connection_is_good(peer: Peer
     ],
 )
 def test_unusual_and_good(peer: PeerMaker, whole: bytes) -> None:
-    client = PriceClient(peer(last_answer(whole)).url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(peer(last_answer(whole)).url, ("BTCUSDT",), SECONDS)
     for _ in range(3):
         assert ask(client) == Prices({"BTCUSDT": "64000.10"}, {})
         time.sleep(0.02)  # until the end of the connection has come through
@@ -220,7 +219,7 @@ def test_nothing_private_goes_out_and_nothing_is_remembered(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     cookies = b"".join(b"Set-Cookie: c%d=%s\r\n" % (number, b"v" * 300) for number in range(50))
     server = peer(answer(GOOD.replace(b"\r\n\r\n", b"\r\n" + cookies + b"\r\n")))
-    client = PriceClient(server.url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(server.url, ("BTCUSDT",), SECONDS)
     for _ in range(3):
         assert isinstance(ask(client), Prices)
     client.close()
@@ -249,11 +248,10 @@ def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-def test_a_private_authority_counts_when_the_environment_names_it(
-    peer: PeerMaker, authority: trustme.CA, trusted: None
-) -> None:
+@pytest.mark.usefixtures("trusted")
+def test_a_private_authority_counts_when_the_environment_names_it(peer: PeerMaker, authority: trustme.CA) -> None:
     server = peer(answer(GOOD), tls=server_context(authority.issue_cert("127.0.0.1")))
-    client = PriceClient(server.url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(server.url, ("BTCUSDT",), SECONDS)
     # The certificates are read with the first connection.
     assert [type(ask(client, memory=20_000_000)) for _ in range(3)] == [Prices] * 3
     assert server.connections == 1
@@ -278,9 +276,8 @@ UNTRUSTED: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", UNTRUSTED)
-def test_an_exchange_that_does_not_prove_itself_is_not_asked(
-    peer: PeerMaker, authority: trustme.CA, trusted: None, name: str
-) -> None:
+@pytest.mark.usefixtures("trusted")
+def test_an_exchange_that_does_not_prove_itself_is_not_asked(peer: PeerMaker, authority: trustme.CA, name: str) -> None:
     server = peer(answer(GOOD), tls=UNTRUSTED[name](authority))
     assert refusal(server.url) == "connection"
     assert server.requests == []
@@ -288,7 +285,7 @@ def test_an_exchange_that_does_not_prove_itself_is_not_asked(
 
 def test_an_unknown_authority_is_not_trusted_by_default(peer: PeerMaker, authority: trustme.CA) -> None:
     server = peer(answer(GOOD), tls=server_context(authority.issue_cert("127.0.0.1")))
-    outcome = PriceClient(server.url, ("BTCUSDT",), LIMITS).ask()
+    outcome = PriceClient(server.url, ("BTCUSDT",), SECONDS).ask()
     assert isinstance(outcome, Refusal)
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
 
@@ -302,11 +299,12 @@ def test_an_unknown_authority_is_not_trusted_by_default(peer: PeerMaker, authori
         (for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "oversized"),
     ],
 )
+@pytest.mark.usefixtures("trusted")
 def test_what_does_not_end_is_ended_within_tls(
-    peer: PeerMaker, authority: trustme.CA, trusted: None, behave: Behaviour, kind: str
+    peer: PeerMaker, authority: trustme.CA, behave: Behaviour, kind: str
 ) -> None:
     server = peer(behave, tls=server_context(authority.issue_cert("127.0.0.1")))
-    client = PriceClient(server.url, ("BTCUSDT",), LIMITS)
+    client = PriceClient(server.url, ("BTCUSDT",), SECONDS)
     outcome = ask(client, memory=20_000_000)
     assert isinstance(outcome, Refusal)
     assert outcome.kind == kind
@@ -345,7 +343,7 @@ def drip_handshake(connection: socket.socket) -> None:
 )
 def test_no_tls_at_all(act: Callable[[socket.socket], None], kind: str) -> None:
     port, stop = on_connection(act)
-    client = PriceClient(f"https://127.0.0.1:{port}", ("BTCUSDT",), LIMITS)
+    client = PriceClient(f"https://127.0.0.1:{port}", ("BTCUSDT",), SECONDS)
     outcome = ask(client, memory=20_000_000)
     assert isinstance(outcome, Refusal)
     assert outcome.kind == kind
@@ -415,8 +413,7 @@ def test_an_address_that_swallows_everything_leaves_time_for_the_next(
     peer: PeerMaker, monkeypatch: pytest.MonkeyPatch, black_hole: int
 ) -> None:
     server = peer(last_answer(GOOD))
-    limits = Limits(connect=0.6, read=0.5, total=1.0)
-    client = PriceClient("http://exchange.test", ("BTCUSDT",), limits)
+    client = PriceClient("http://exchange.test", ("BTCUSDT",), 1.0)
     resolve_to(monkeypatch, ("127.0.0.1", black_hole), ("127.0.0.1", server.port))
     took = []
     for _ in range(3):
