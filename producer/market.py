@@ -16,7 +16,7 @@ from typing import NamedTuple
 from producer.answers import Hopeless, Prices, Refusal, read_answer
 from producer.exchange import PriceClient
 
-_LOOK_AGAIN_SECONDS = 10.0  # how often one of the symbols that are not known is asked for
+_LOOK_AGAIN_SECONDS = 5.0  # how often one of the symbols that are not known is asked for
 
 _log = logging.getLogger(__name__)
 

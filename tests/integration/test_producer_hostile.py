@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gzip
+import random
 import socket
 import ssl
 import struct
@@ -475,3 +476,22 @@ def test_a_proxy_is_used_for_what_is_not_loopback_and_is_bounded_as_well(
     monkeypatch.setenv("NO_PROXY", "exchange.test")
     resolve_to(monkeypatch, ("127.0.0.1", peer(answer(GOOD)).port))
     assert isinstance(ask_once("http://exchange.test"), Prices)
+
+
+def test_answers_damaged_at_random_never_raise(peer: PeerMaker) -> None:
+    chance = random.Random(4)
+    pieces = (b"\r\n", b"\x00", b"9" * 12, b"-1", b"HTTP/1.1 100 Continue\r\n\r\n", b"Retry-After: 1e9\r\n", b"[\xff")
+    redirected = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Encoding: gzip\r\n\r\nx"
+    banned = b'HTTP/1.1 418 Banned\r\nRetry-After: 30\r\n\r\n{"code":-1003,"msg":"IP banned until 1746677558000."}'
+
+    def damaged(connection: socket.socket, _head: bytes) -> None:
+        content = bytearray(chance.choice((GOOD, CHUNKED + b"27\r\n" + BODY + b"\r\n0\r\n\r\n", redirected, banned)))
+        for _ in range(chance.randint(1, 5)):
+            place = chance.randrange(len(content))
+            content[place : place + chance.choice((0, 1, 9))] = chance.choice(pieces)
+        last_answer(bytes(content))(connection, b"")
+
+    client = PriceClient(peer(damaged).url, ("BTCUSDT",), SECONDS)
+    kinds = {getattr(ask(client), "kind", "prices") for _ in range(400)}
+    assert {"prices", "garbage", "connection", "redirect", "418"} <= kinds
+    client.close()

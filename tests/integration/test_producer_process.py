@@ -282,7 +282,7 @@ def test_a_symbol_that_the_exchange_drops_leaves_the_others_alone_and_comes_back
         beat = run.until(lambda beat: beat["state"] == "running" and beat["note"] is None)
         run.until(sent_after(beat, 15))
         simulator.exchange.withdraw("BTCUSDT", "ETHUSDT", "SOLUSDT")
-        beat = run.until(lambda beat: beat["state"] == "waiting" and beat["failures"]["400"] >= 3)
+        beat = run.until(lambda beat: beat["state"] == "waiting" and beat["failures"]["400"] >= 2)
         simulator.exchange.withdraw()
         run.until(sent_after(beat, 15))
         assert run.stop() == 0
@@ -291,11 +291,12 @@ def test_a_symbol_that_the_exchange_drops_leaves_the_others_alone_and_comes_back
     for record in records(broker, topic):
         tick = json.loads(record.value)
         gaps.setdefault(tick["symbol"], []).append(datetime.fromisoformat(tick["timestamp"]).timestamp())
-    for symbol, times in gaps.items():
-        assert times == sorted(set(times))
-        # Several gaps of some seconds, when none was known; and the long one of the symbol that was dropped.
-        longest = max(later - earlier for earlier, later in itertools.pairwise(times))
-        assert (longest > 8) == (symbol == "ETHUSDT"), (symbol, longest)
+    longest = {
+        symbol: max(later - earlier for earlier, later in itertools.pairwise(times)) for symbol, times in gaps.items()
+    }
+    assert all(times == sorted(set(times)) for times in gaps.values())
+    # When none was known there were gaps for all; that of the one that was dropped lasted until it was looked for.
+    assert longest["ETHUSDT"] > 5 > max(longest["BTCUSDT"], longest["SOLUSDT"]), longest
     check_no_burst([entry["monotonic"] for entry in simulator.exchange.requests()["recent"]])
 
 
@@ -522,7 +523,7 @@ def test_a_full_buffer_takes_no_more_and_loses_nothing(own_broker: OwnBroker, ho
     settings = {"binance_url": simulator.url, "buffer_messages": 30}
     with producer(own_broker.bootstrap, topic, home, **settings) as run:
         run.until(lambda beat: beat["acknowledged"] >= 20)
-        own_broker.stop()
+        own_broker.kill()
         full = run.until(lambda beat: "buffer is full" in (beat["note"] or ""))
         assert full["sent"] - full["acknowledged"] == 30
         asked = simulator.exchange.requests()["count"]
@@ -540,7 +541,7 @@ def test_a_stop_while_the_broker_is_away_says_what_may_be_lost(
     topic = new_topic(own_broker.bootstrap)
     with producer(own_broker.bootstrap, topic, home, binance_url=simulator.url, flush_seconds=2) as run:
         run.until(lambda beat: beat["acknowledged"] >= 10)
-        own_broker.stop()
+        own_broker.kill()
         run.until(lambda beat: beat["sent"] - beat["acknowledged"] > 10)
         began = time.monotonic()
         assert run.stop() == 1
