@@ -130,7 +130,13 @@ class PollingSource:
                 skipped.append(symbol)
                 continue
             key = symbol.encode()
-            self._publisher.send(key, tick_message(symbol, price, timestamp_ns), self._publisher.partition_of_key(key))
+            self._publisher.send(
+                key,
+                tick_message(symbol, price, timestamp_ns),
+                self._publisher.partition_of_key(key),
+                # Read once for both: no tick is ahead of its record, whatever the clock does in between.
+                record_ms=wall_ns // NANOSECONDS_PER_MS,
+            )
             self._progress.last_timestamp = utc_text(timestamp_ns / 1e9)
         if skipped:
             self._publisher.check()
