@@ -10,13 +10,12 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-import requests
 from confluent_kafka import KafkaException
 
 from orchestration import processes, services
@@ -34,13 +33,15 @@ from orchestration.services import Service
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.status import Status, collect
 from orchestration.streams import STOP_SECONDS
+from producer.answers import Refusal, read_answer
+from producer.exchange import PriceClient
 from spark_jobs.jobs import JOBS, TOPICS
 from spark_jobs.stopping import StopRequest
 
 _READY_SECONDS = 90.0
 _DOWN_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
-_PROBE_TIMEOUTS = (3, 5)
+_PROBE_SECONDS = 5.0
 _BINANCE_URL = "https://api.binance.com"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_ORDER = (
@@ -247,7 +248,7 @@ class _Stack:
         simulated = f"http://127.0.0.1:{self._ports.simulator}"
         if settings.source == "simulator":
             return "simulator", "SIMULATED by a local exchange, as asked", simulated
-        reason = _unreachable(url)
+        reason = why_unusable(url, settings.symbols)
         if reason is None:
             return "binance", None, url
         return "simulator", f"SIMULATED by a local exchange, because Binance does not answer ({reason})", simulated
@@ -308,13 +309,14 @@ def _interrupting(stop: StopRequest) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _unreachable(url: str) -> str | None:
-    """Why the exchange cannot be used, in a few words; None if it can."""
-    try:
-        answer = requests.get(f"{url}/api/v3/ping", timeout=_PROBE_TIMEOUTS, allow_redirects=False)
-    except requests.RequestException as error:
-        return type(error).__name__
-    return None if answer.status_code == requests.codes.ok else f"HTTP {answer.status_code}"
+def why_unusable(url: str, symbols: Sequence[str]) -> str | None:
+    """Why the exchange cannot be used, in a few words; None if it answers as the producer needs it."""
+    client = PriceClient(url, symbols, _PROBE_SECONDS)
+    received = client.ask()
+    client.close()
+    read = received if isinstance(received, Refusal) else read_answer(received.answer, symbols, time.time())
+    # A symbol that it does not know is for the producer to complain about: the exchange does answer.
+    return read.reason if isinstance(read, Refusal) else None
 
 
 STARTUP_FAILURES = (StackError, NotReady, kafka_broker.TopicMismatch, processes.ProcessError, KafkaException)

@@ -123,6 +123,7 @@ def _source(
             settings.binance_url,
             settings.symbols,
             settings.step_ms,
+            settings.answer_seconds,
             run_folder / "producer.pause.json",
             publisher,
             progress,

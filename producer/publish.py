@@ -83,9 +83,17 @@ class Publisher:
             partition = self._partition_of_key[key] = (murmur2(key) & 0x7FFFFFFF) % self.partitions
         return partition
 
-    def send(self, key: bytes | None, value: bytes, partition: int, headers: list[Header] | None = None) -> None:
+    def send(
+        self,
+        key: bytes | None,
+        value: bytes,
+        partition: int,
+        headers: list[Header] | None = None,
+        record_ms: int | None = None,
+    ) -> None:
         """Send one message; returns once it is in the buffer, which it waits for.
 
+        `record_ms` is the record's own timestamp in milliseconds since the epoch, the time of sending when None.
         Raises DeliveryError, or Stopped when a stop was asked for before there was room.
         """
         if self._error is not None or self.waiting >= self._buffer_messages:
@@ -94,7 +102,7 @@ class Publisher:
             self._quiet_since = time.monotonic()
         self._progress.sent += 1
         try:
-            future = self._append(key, value, partition, headers)
+            future = self._append(key, value, partition, headers, record_ms)
         except BaseException:
             self._progress.sent -= 1
             raise
@@ -181,10 +189,14 @@ class Publisher:
                 self.close()
                 raise Stopped
 
-    def _append(self, key: bytes | None, value: bytes, partition: int, headers: list[Header] | None) -> Any:
+    def _append(
+        self, key: bytes | None, value: bytes, partition: int, headers: list[Header] | None, record_ms: int | None
+    ) -> Any:
         while True:
             try:
-                return self._producer.send(self._topic, value=value, key=key, headers=headers, partition=partition)
+                return self._producer.send(
+                    self._topic, value=value, key=key, headers=headers, partition=partition, timestamp_ms=record_ms
+                )
             except KafkaTimeoutError as error:  # what the client knows about the topic was lost and is not back yet
                 self._progress.change("waiting", f"the broker does not answer: {error}")
                 if self._stop.is_set():

@@ -34,6 +34,8 @@ class ProducerSettings(BaseSettings):
     symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT",)
     step_ms: int = Field(100, ge=1, le=3_600_000)
     """Milliseconds from one poll to the next; times of receipt are floored to it."""
+    answer_seconds: float = Field(5, ge=0.1, le=60)
+    """How long the exchange may take for one answer, from the look-up of its name to the last byte."""
     speed: str = "1"
     """How fast a recording is replayed: `1` as recorded, `N` times that, `max` as fast as it goes."""
     replay_timestamps: Literal["recorded", "now"] = "recorded"

@@ -102,8 +102,8 @@ FAILURES = (*_REPLIES, *_ON_THE_WIRE)
 """The kinds of failure, by status where there is one."""
 GOOD = "good"
 """What is scripted for an answer without failure in between."""
-# What --failure-rate draws from: all that pass by themselves.
-_AT_RANDOM = tuple(kind for kind in FAILURES if kind not in ("400", "418", "trickle-headers"))
+# What --failure-rate draws from: all that pass by themselves within seconds.
+_AT_RANDOM = tuple(kind for kind in FAILURES if kind not in ("400", "418", "429-silent", "trickle-headers"))
 
 
 class Exchange:
@@ -116,6 +116,8 @@ class Exchange:
         self._chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._failure_rate = failure_rate
         self._scripted: deque[Failure] = deque()
+        self._withdrawn: tuple[str, ...] = ()
+        self._left_out: tuple[str, ...] = ()
         self._refusing: tuple[float, str] = (0.0, "")
         self._weights: deque[tuple[float, int]] = deque()
         self._requests: deque[dict[str, Any]] = deque(maxlen=_RECENT_REQUESTS)
@@ -130,6 +132,12 @@ class Exchange:
         with self._lock:
             for failure in failures:
                 self._scripted.extend([failure] * failure.times)
+
+    def withdraw(self, *symbols: str, silently: bool = False) -> None:
+        """From now on these symbols, and only these, are not known; or, silently, left out of the answers."""
+        with self._lock:
+            self._withdrawn = () if silently else symbols
+            self._left_out = symbols if silently else ()
 
     def requests(self) -> dict[str, Any]:
         """What has been asked: `count`, how many of them `during_ban`, `scripted` failures left, the `recent` ones."""
@@ -150,7 +158,7 @@ class Exchange:
             failure = self._next_failure(now, weight)
             self._count += 1
             kind = failure.kind if failure else None
-            prices = good.body.decode() if failure is None else None
+            prices = good.body.decode() if failure is None and good.status == 200 else None
             self._requests.append({"monotonic": now, "query": query, "failure": kind, "prices": prices})
         reply = (
             good if failure is None or failure.kind not in _REPLIES else _REPLIES[failure.kind](failure.seconds, good)
@@ -188,7 +196,7 @@ class Exchange:
         step = int((now - self._began) / STEP_SECONDS)
         if "symbol" in query and "symbols" in query:
             return _json(400, {"code": -1128, "msg": "Combination of optional parameters invalid."})
-        symbols: Any = list(CATALOGUE)
+        symbols: Any = [symbol for symbol in CATALOGUE if symbol not in self._withdrawn]
         if "symbol" in query:
             symbols = query["symbol"][:1]
         elif "symbols" in query:
@@ -200,14 +208,14 @@ class Exchange:
                 return _json(400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbols'."})
         if not all(_SYMBOL.fullmatch(symbol) for symbol in symbols):
             return _json(400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbol'."})
-        if not all(symbol in self._walks for symbol in symbols):
+        if not all(symbol in self._walks and symbol not in self._withdrawn for symbol in symbols):
             return _json(400, {"code": -1121, "msg": "Invalid symbol."})
         prices = [
             {"symbol": symbol, "price": walk.price_at(step)}
             for symbol, walk in self._walks.items()
-            if symbol in symbols
+            if symbol in symbols and symbol not in self._left_out
         ]
-        return _json(200, prices[0] if "symbol" in query else prices)
+        return _json(200, prices[0] if "symbol" in query and prices else prices)
 
 
 class _Handler(BaseHTTPRequestHandler):

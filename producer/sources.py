@@ -11,14 +11,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from producer.answers import Hopeless, Prices, Refusal, pause_after, read_answer
-from producer.exchange import PriceClient, Received
+from producer.answers import LONGEST_BAN_SECONDS, Hopeless, Prices, pause_after
 from producer.heartbeat import Progress, utc_text, write_json
 from producer.lines import ContentDigest, RecordingError, inspect_line, partition_of, read_lines, shift_line, survey
+from producer.market import Market, Outcome
 from producer.publish import Publisher
 from producer.resume import HEADER, Position, Reached, find_reached
 from producer.schedule import Pace, next_poll, plausible_times
@@ -42,6 +42,7 @@ class PollingSource:
         base_url: str,
         symbols: tuple[str, ...],
         step_ms: int,
+        answer_seconds: float,
         pause_file: Path,
         publisher: Publisher,
         progress: Progress,
@@ -55,16 +56,16 @@ class PollingSource:
         self._publisher = publisher
         self._progress = progress
         self._stop = stop
+        self._market = Market(base_url, symbols, answer_seconds, lambda: self._pause(step_ms / 1_000))
         self._identities = Identities()
         self._refusals = 0
-        self._faulty: Collection[str] = ()
+        self._faults: dict[str, str] = {}
 
     def run(self) -> bool:
         """Poll until told to stop; False then, as it never ends by itself.
 
         Raises HopelessRequestError, DeliveryError, Stopped.
         """
-        client = PriceClient(self._base_url, self._symbols)
         try:
             self._obey_earlier_pause()
             due: int | None = None
@@ -80,30 +81,25 @@ class PollingSource:
                     self._progress.missed += 1
                     _report_broker(self._publisher, self._progress)
                     continue
-                pause = self._take(client.ask())
+                pause = self._take(self._market.poll())
                 if pause is not None:
                     self._pause(pause)
                     due = None
             return False
         finally:
-            client.close()
+            self._market.close()
 
-    def _take(self, received: Received | Refusal) -> float | None:
+    def _take(self, polled: Outcome) -> float | None:
         """Publish what came, or return for how many seconds not to ask again."""
-        outcome: Prices | Refusal | Hopeless
-        if isinstance(received, Refusal):
-            outcome = received
-        else:
-            outcome = read_answer(received.answer, self._symbols, received.wall_ns / 1e9)
-            if isinstance(outcome, Prices):
-                self._publish(outcome, received.wall_ns)
-                return None
+        outcome = polled.read
+        if isinstance(outcome, Prices):
+            self._publish(outcome, polled.wall_ns)
+            return None
         if isinstance(outcome, Hopeless):
             raise HopelessRequestError(
                 f"{self._base_url} refuses the request for {', '.join(self._symbols)}: {outcome.reason}; "
                 "check TICKHOUSE_SYMBOLS"
             )
-        assert isinstance(outcome, Refusal)
         self._refusals += 1
         self._progress.failure(outcome.kind)
         pause = pause_after(outcome, self._refusals, random.random())  # noqa: S311 - spreads load, guards nothing
@@ -121,19 +117,39 @@ class PollingSource:
         self._refusals = 0
         for symbol, fault in prices.faults.items():
             self._progress.failure("price")
-            if symbol not in self._faulty:
+            if symbol not in self._faults:
                 _log.warning("no usable price of %s: %s", symbol, fault)
-        self._faulty = prices.faults.keys()
+        for symbol in self._faults.keys() - prices.faults.keys():
+            _log.info("prices of %s again", symbol)
+        self._faults = prices.faults
         timestamp_ns = floor_to_step(wall_ns, self._step_ns)
+        skipped: list[str] = []
         for symbol, price in prices.prices.items():
             if not self._identities.admit(symbol, timestamp_ns):
                 self._progress.skipped += 1
-                _log.warning("skipped a tick of %s: the clock has not passed the one before", symbol)
+                skipped.append(symbol)
                 continue
             key = symbol.encode()
-            self._publisher.send(key, tick_message(symbol, price, timestamp_ns), self._publisher.partition_of_key(key))
+            self._publisher.send(
+                key,
+                tick_message(symbol, price, timestamp_ns),
+                self._publisher.partition_of_key(key),
+                # Read once for both: no tick is ahead of its record, whatever the clock does in between.
+                record_ms=wall_ns // NANOSECONDS_PER_MS,
+            )
             self._progress.last_timestamp = utc_text(timestamp_ns / 1e9)
-        _report_broker(self._publisher, self._progress)
+        if skipped:
+            self._publisher.check()
+            self._progress.change(
+                "waiting",
+                f"the clock was set back: no ticks of {', '.join(skipped)} until it has passed that of the last one "
+                f"({self._progress.last_timestamp})",
+            )
+        else:
+            faults = (
+                f"no price of {', '.join(self._faults)}: {next(iter(self._faults.values()))}" if self._faults else None
+            )
+            _report_broker(self._publisher, self._progress, faults)
 
     def _wait_until(self, due: float) -> bool:
         """Wait for a moment on the monotonic clock, in seconds; False when told to stop."""
@@ -157,6 +173,8 @@ class PollingSource:
             _log.warning("%s is not readable and is ignored: %s", self._pause_file, error)
             return
         if left > 0:
+            # A file that was damaged, or a clock that was wrong when it was written, does not mean for ever.
+            left = min(left, LONGEST_BAN_SECONDS)
             self._progress.change("waiting", f"banned until {utc_text(time.time() + left)}, as an earlier run was told")
             self._pause(left)
 
@@ -286,9 +304,10 @@ class ReplaySource:
             yield item
 
 
-def _report_broker(publisher: Publisher, progress: Progress) -> None:
+def _report_broker(publisher: Publisher, progress: Progress, otherwise: str | None = None) -> None:
+    """Say how the broker does, and what else there is to say when it does well."""
     note = publisher.check()
-    progress.change("waiting" if note else "running", note)
+    progress.change("waiting" if note else "running", note or otherwise)
 
 
 def _utc_text_or_none(seconds: float) -> str | None:

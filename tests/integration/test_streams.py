@@ -16,10 +16,10 @@ from confluent_kafka import Producer
 
 from orchestration import processes
 from orchestration.local import broker as kafka
-from orchestration.local.artifacts import kafka_jars, spark_jars
+from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
-from orchestration.local.ports import free_port
 from spark_jobs.jobs import JOBS, TOPICS
+from tests.own_broker import OwnBroker
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate
 
@@ -27,29 +27,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 FEED_SECONDS = 75
 
 
-class OwnBroker:
-    """A broker of the test's own, which it may kill."""
-
-    def __init__(self, home: Path, tools: Path, java: Java) -> None:
-        self._home = home
-        node = kafka.Broker(home / "kafka", free_port(), free_port())
-        node.prepare(java, kafka_jars(tools))
-        self._command = node.command(java, kafka_jars(tools))
-        self.bootstrap = node.bootstrap
-
-    def start(self) -> None:
-        self._process = processes.start(self._home, "kafka", self._command, os.environ)
-        kafka.wait_ready(self.bootstrap, lambda: processes.alive(self._process), 60)
-
-    def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
-        wait_until_ended(self._process, 10)
-
-
 @pytest.fixture
 def own_broker(home: Path, tools: Path, java: Java) -> Iterator[OwnBroker]:
     """A running broker with the project's topics."""
-    broker = OwnBroker(home, tools, java)
+    broker = OwnBroker(home, java, tools)
     broker.start()
     kafka.create_topics(broker.bootstrap, TOPICS)
     yield broker

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from producer.answers import (
+    LONGEST_BAN_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Answer,
     Hopeless,
@@ -226,11 +227,30 @@ def test_one_bad_price_does_not_take_the_others_along(bad: list[dict[str, object
         (answer(200, {}), "garbage"),
         (answer(200, entry("OTHER", "1")), "garbage"),
         (answer(200, {"symbol": ["BTCUSDT"], "price": "1"}), "garbage"),
+        (answer(200, {"code": -1003, "msg": "Too many requests."}), "garbage"),
+        (answer(200, None), "garbage"),
+        (answer(200, [entry("BTCUSDT", "1"), 7]), "garbage"),
+        (answer(200, b'\xef\xbb\xbf{"symbol":"BTCUSDT","price":"1"}'), "garbage"),
+        (answer(200, '{"symbol":"BTCUSDT","price":"1"}'.encode("utf-16")), "garbage"),
+        (answer(200, '{"symbol":"BTCUSDT","price":"1"}'.encode("utf-16-le")), "garbage"),
+        (answer(200, '{"symbol":"BTCUSDT","price":"1"}'.encode("utf-32-be")), "garbage"),
+        (answer(200, b'{"symbol":"BTCUSDT","price":"1"}{"symbol":"BTCUSDT","price":"2"}'), "garbage"),
+        (answer(200, b'{"symbol":"BTCUSDT","price":"1","price":"2"}'), "garbage"),
+        (answer(200, b'{"symbol":"ETHUSDT","symbol":"BTCUSDT","price":"1"}'), "garbage"),
+        (answer(200, b'{"symbol":"BTCUSDT","price":' + b"1" * 5_000 + b"}"), "garbage"),
+        (answer(200, b'{"symbol":"BTCUSDT","price":NaN}'), "price"),
+        (answer(200, b'{"symbol":"BTCUSDT","price":64000.10}'), "price"),
+        (answer(200, b'{"symbol":"BTCUSDT"}'), "price"),
+        (answer(200, entry("BTCUSDT", "6.4e4")), "price"),
+        (answer(200, entry("BTCUSDT", "")), "price"),
+        (answer(200, entry("BTCUSDT", ["1"])), "price"),
         (answer(200, entry("BTCUSDT", "-1")), "price"),
         (answer(204, b""), "204"),
         (answer(302, b"", location="/elsewhere"), "redirect"),
         (answer(400, b"<html>gateway"), "400"),
         (answer(400, {"code": -1000, "msg": "An unknown error occurred."}), "400"),
+        (answer(400, {"code": "-1121", "msg": "not a code"}), "400"),
+        (answer(400, {"code": "x" * 50_000, "msg": "\x1b[2J\nforged: a line of its own\ud800"}), "400"),
         (answer(403, b"<html>firewall"), "403"),
         (answer(404, b""), "404"),
         (answer(451, {"code": 0, "msg": "restricted location"}), "451"),
@@ -244,6 +264,7 @@ def test_refusals_that_leave_the_pause_to_us(given_answer: Answer, kind: str) ->
     assert isinstance(outcome, Refusal)
     assert (outcome.kind, outcome.pause) == (kind, None)
     assert outcome.reason and len(outcome.reason) < 400
+    assert outcome.reason.isprintable()
 
 
 @pytest.mark.parametrize("code", [-1100, -1121, -1128])
@@ -253,7 +274,14 @@ def test_a_request_that_is_wrong_is_hopeless(code: int) -> None:
     assert "Invalid symbol" in outcome.reason
 
 
-BANNED = {"code": -1003, "msg": f"Way too many requests; IP banned until {int((WALL + 300) * 1000)}."}
+def banned(until: float, unit: int = 1_000) -> dict[str, object]:
+    return {"code": -1003, "msg": f"Way too many requests; IP banned until {int(until * unit)}."}
+
+
+BANNED = banned(WALL + 300)
+HEADER_DATE = (
+    r"(Mon, )?[0-9]{1,12} (Jan|Feb) [0-9]{1,12} [0-9]{1,12}:[0-9]{1,12}(:[0-9]{1,12})?( [+-][0-9]{0,15}| GMT)?"
+)
 IN_TEN_SECONDS = email.utils.format_datetime(datetime.datetime.fromtimestamp(WALL + 10, datetime.UTC), usegmt=True)
 
 
@@ -272,7 +300,21 @@ IN_TEN_SECONDS = email.utils.format_datetime(datetime.datetime.fromtimestamp(WAL
         (answer(418, BANNED, retry_after="7"), 300),
         (answer(418, b""), 120),
         (answer(418, b"", retry_after="259200"), 259_200),
-        (answer(418, b"", retry_after="999999999"), 30 * 86_400),
+        (answer(418, b"", retry_after=IN_TEN_SECONDS.replace("GMT", "-0000")), 10),
+        (answer(418, banned(WALL - 300)), 120),
+        (answer(429, banned(WALL - 300)), 60),
+        (answer(418, banned(WALL)), 0),
+        (answer(418, banned(WALL - 300), retry_after="8"), 8),
+        (answer(418, banned(WALL + 300, unit=1)), 300),
+        (answer(418, banned(WALL + LONGEST_BAN_SECONDS)), LONGEST_BAN_SECONDS),
+        (answer(418, b"", retry_after="-1"), 120),
+        (answer(418, b"", retry_after="1.5"), 120),
+        (answer(418, b"", retry_after="7, 9"), 120),
+        (answer(418, b"", retry_after=""), 120),
+        (answer(418, b"", retry_after="Thu, 01 Jan 2026 99999999999:00:00 GMT"), 120),
+        (answer(418, b"", retry_after="Thu, 01 Jan 2026 00:00:00 +9999999999999"), 120),
+        (answer(403, b"<html>", retry_after="30"), 30),
+        (answer(503, b"", retry_after="5"), 5),
     ],
 )
 def test_what_the_exchange_asks_for_is_obeyed(given_answer: Answer, pause: float) -> None:
@@ -281,6 +323,40 @@ def test_what_the_exchange_asks_for_is_obeyed(given_answer: Answer, pause: float
     assert outcome.pause == pytest.approx(pause, abs=1e-6)
     for chance in (0.0, 0.999):
         assert pause < pause_after(outcome, 1, chance) <= pause + 1.2
+
+
+@pytest.mark.parametrize(
+    "given_answer",
+    [
+        answer(418, b"", retry_after="999999999"),
+        answer(418, b"", retry_after="9" * 5_000),
+        answer(418, b"", retry_after="Wed, 01 Jan 3000 00:00:00 GMT"),
+        answer(418, banned(32_503_680_000)),
+        answer(418, banned(32_503_680_000, unit=1)),
+        answer(418, banned(32_503_680_000, unit=10**6)),
+        answer(503, b"", retry_after="259201"),
+    ],
+)
+def test_what_no_ban_is_as_long_as_is_told_and_tried_again_in_the_end(given_answer: Answer) -> None:
+    outcome = read_answer(given_answer, SYMBOLS, WALL)
+    assert isinstance(outcome, Refusal)
+    assert outcome.pause == LONGEST_BAN_SECONDS == 259_200
+    assert "days, which no ban is" in outcome.reason
+
+
+@given(st.one_of(st.text(), st.from_regex(HEADER_DATE, fullmatch=True)), st.text(), st.sampled_from([418, 429, 403]))
+def test_no_wish_of_the_exchange_is_too_strange(retry_after: str, message: str, status: int) -> None:
+    outcome = read_answer(answer(status, {"code": -1, "msg": message}, retry_after=retry_after), SYMBOLS, WALL)
+    assert isinstance(outcome, Refusal)
+    assert outcome.pause is None or 0 <= outcome.pause <= LONGEST_BAN_SECONDS
+    assert outcome.reason.isprintable()
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_who_is_told_to_wait_shortly_again_and_again_asks_ever_less_often(pause: float) -> None:
+    pauses = [pause_after(Refusal("429", "", pause), consecutive, 0.999) for consecutive in range(1, 20)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(LONGEST_PAUSE_SECONDS, rel=0.01)
 
 
 @pytest.mark.parametrize("consecutive", [1, 2, 3, 5, 8, 100, 10_000])
