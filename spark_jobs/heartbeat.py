@@ -29,12 +29,15 @@ class Heartbeat:
     def __init__(self, path: Path, job: str, trigger: str) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._began_after: dict[str, int] = {}
+        """By query: the last micro-batch that was done when this process began."""
         earlier = self._earlier()
         self._content: dict[str, Any] = {
             "job": job,
             "pid": os.getpid(),
             "state": "starting",
             "error": None,
+            "retry": True,
             "trigger": trigger,
             **{name: earlier.get(name, 0) for name in COUNTS},
             "last_batch_ms": earlier.get("last_batch_ms"),
@@ -68,22 +71,36 @@ class Heartbeat:
     def resume(self, query: str, batch: int, offsets: dict[str, dict[str, int]]) -> None:
         """Note where a query goes on from: its last committed micro-batch and the offsets after it."""
         with self._lock:
-            self._content["queries"][query] = {"batch_id": batch, "offsets": offsets, "last_progress_at": _now()}
+            self._began_after[query] = batch
+            self._content["queries"][query] = {
+                "batch_id": batch,
+                "offsets": offsets,
+                "last_progress_at": _now(),
+                "got_on": False,
+                "idle": False,
+            }
 
     def progress(self, query: str, progress: dict[str, Any] | None, idle: bool) -> None:
         """Note how far a query has got.
 
         `progress`: Spark's report of its last micro-batch, None before the first; `idle`: whether it waits for input,
-        which is as good as getting on.
+        which is as good as getting on. What the file says of it: `got_on`, whether a micro-batch has been done since
+        the process began, and `idle`, whether it has found nothing to do.
         """
         with self._lock:
-            entry = self._content["queries"].setdefault(query, {"batch_id": None, "offsets": {}})
+            entry = self._content["queries"].setdefault(
+                query, {"batch_id": None, "offsets": {}, "got_on": False, "idle": False}
+            )
+            entry["idle"] = idle and progress is not None
             news = progress is not None and progress["batchId"] != entry["batch_id"]
             if news or idle:
                 entry["last_progress_at"] = _now()
             if progress is None or not news:
                 return
             entry["batch_id"] = progress["batchId"]
+            # A look that found nothing to do is reported with the number of the micro-batch that is to come.
+            done = progress["batchId"] if "addBatch" in progress["durationMs"] else progress["batchId"] - 1
+            entry["got_on"] = entry["got_on"] or done > self._began_after.get(query, -1)
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
             if query == self._content["job"] and progress["numInputRows"]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from orchestration import processes, sensors
 from orchestration.kafka import Topics
 from orchestration.resources import TopicsResource
-from orchestration.supervisor import History
 from orchestration.watch import Memory
 from spark_jobs.jobs import JOBS, TOPICS
 from tests.dagster.conftest import definitions, make_run
@@ -59,7 +59,7 @@ def older(cursor: str | None, seconds: float) -> str:
     """The cursor as it would be had every attempt in it happened `seconds` earlier."""
     memory = Memory.from_cursor(cursor)
     memory.histories = {
-        name: History(tuple(moment - seconds for moment in history.attempts), history.given_up)
+        name: replace(history, attempts=tuple(moment - seconds for moment in history.attempts))
         for name, history in memory.histories.items()
     }
     return memory.to_cursor()
