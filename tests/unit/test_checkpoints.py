@@ -152,7 +152,7 @@ def test_changes_before_a_snapshot_are_not_needed(used: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"version": 2}, {"lateness_ms": 5_000}, {"state_partitions": 2}, {"query": "trend"}])
 def test_other_versions_and_parameters_are_refused(used: Path, other: dict[str, object]) -> None:
-    with pytest.raises(CheckpointMismatch, match="start it with the settings it was made with, or move .* away"):
+    with pytest.raises(CheckpointMismatch, match=r"start it with the settings it was made with, or move .* away"):
         checkpoint(used).claim(IDENTITY | other)
 
 
