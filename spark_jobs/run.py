@@ -27,7 +27,7 @@ from spark_jobs import prices
 from spark_jobs.archive import archive_rows, create_table
 from spark_jobs.checkpoint_files import files_at, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
-from spark_jobs.checkpoints import Checkpoint
+from spark_jobs.checkpoints import Checkpoint, Progress
 from spark_jobs.gaps import find_gaps, refusal
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
@@ -39,7 +39,7 @@ from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget, Published, publish_batch
 from spark_jobs.stopping import StopRequest
-from spark_jobs.topics import TopicsUnknown, look
+from spark_jobs.topics import Topic, TopicsUnknown, look
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
@@ -53,6 +53,9 @@ _PROCESSORS: dict[str, type[SymbolProcessor]] = {
 }
 _BEAT_SECONDS = 1.0
 _BATCH_GRACE_SECONDS = 10.0
+_LOOK_SECONDS = 30.0
+_EXPLAIN_SECONDS = 5.0
+"""For asking the brokers what they have, before a query starts and after it has failed."""
 
 
 class QueryFailed(Exception):
@@ -191,7 +194,7 @@ class _Job:
             raise damage
         try:
             # Whatever Spark's words for it: if messages are gone, no restart can help.
-            self._check_source(query, checkpoint, topics)
+            self._position(query, checkpoint, topics, _EXPLAIN_SECONDS)
         except TopicsUnknown as error:
             _log.warning("whether messages are gone is not known: %s", error)
 
@@ -238,7 +241,13 @@ class _Job:
             self._locks.append(lock_for_jvm(self._spark, folder))
         checkpoint = Checkpoint(files_at(uri, self._spark), self._spec.written_by(name))
         checkpoint.claim({"query": name, "version": _VERSION, **identity})
-        self._check_source(name, checkpoint, topics)
+        progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
+        checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
+        if progress is not None:
+            offsets = {
+                topic: {str(part): to for part, to in parts.items()} for topic, parts in progress.offsets.items()
+            }
+            self._heartbeat.resume(name, progress.batch, offsets)
         self._checkpoints[name] = (checkpoint, topics)
         writer = writer.queryName(name).option("checkpointLocation", uri)
         if self._settings.trigger == "available_now":
@@ -247,22 +256,21 @@ class _Job:
             writer = writer.trigger(processingTime=f"{round(interval_seconds * 1_000)} milliseconds")
         return writer.start()
 
-    def _check_source(self, query: str, checkpoint: Checkpoint, topics: tuple[str, ...]) -> None:
-        """Raise CheckpointDamaged or DataLost if the query cannot go on where it was; note where that is.
+    def _position(
+        self, query: str, checkpoint: Checkpoint, topics: tuple[str, ...], seconds: float
+    ) -> tuple[Progress | None, dict[str, Topic]]:
+        """Where a query goes on, None at the beginning, and its topics as they are.
 
-        A query that has done nothing yet begins with what is there: nothing can be missing.
+        Raises CheckpointDamaged or DataLost if it cannot go on there, TopicsUnknown after `seconds`. A query that has
+        done nothing yet begins with what is there: nothing can be missing.
         """
         progress = checkpoint.inspect()
-        found = look(topics, self._client)
+        found = look(topics, self._client, seconds)
         if progress is not None:
             gaps = find_gaps(progress.offsets, progress.planned, checkpoint.topic_ids(), found)
             if gaps:
                 raise refusal(query, self._spec.name, gaps)
-            offsets = {
-                topic: {str(part): to for part, to in parts.items()} for topic, parts in progress.offsets.items()
-            }
-            self._heartbeat.resume(query, progress.batch, offsets)
-        checkpoint.note_topic_ids({name: topic.topic_id for name, topic in found.items()})
+        return progress, found
 
     def _read(self, topics: tuple[str, ...]) -> DataFrame:
         reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))

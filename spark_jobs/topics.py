@@ -13,7 +13,6 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-_TIMEOUT_SECONDS = 30.0
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _quiet = logging.getLogger("spark_jobs.topics.client")
 _quiet.addHandler(logging.NullHandler())
@@ -39,9 +38,7 @@ class TopicsUnknown(Exception):
     """The brokers have not said what they have; the message says why."""
 
 
-def look(
-    names: Iterable[str], client: Mapping[str, str], timeout_seconds: float = _TIMEOUT_SECONDS
-) -> dict[str, Topic]:
+def look(names: Iterable[str], client: Mapping[str, str], timeout_seconds: float) -> dict[str, Topic]:
     """The topics of these names that exist. `client`: librdkafka settings. Raises TopicsUnknown."""
     admin = AdminClient({**client, "socket.timeout.ms": "10000"}, logger=_quiet)
     try:

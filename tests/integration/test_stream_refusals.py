@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -183,7 +184,7 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
 
 
 def stop_family(process: processes.Process, number: signal.Signals) -> None:
-    """Send a signal to a job's Python process, its JVM and its workers: they are one session."""
-    for member in processes._descendants(process.pid):
-        os.kill(member.pid, number)
-    os.kill(process.pid, number)
+    """Send a signal to a job's Python process, its JVM and its workers."""
+    leader = psutil.Process(process.pid)
+    for member in (*leader.children(recursive=True), leader):
+        member.send_signal(number)
