@@ -31,6 +31,8 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._began_after: dict[str, int] = {}
         """By query: the last micro-batch that was done when this process began."""
+        self._reported: dict[str, tuple[int, bool] | None] = {}
+        """By query: which micro-batch was reported last, and whether it was carried out."""
         earlier = self._earlier()
         self._content: dict[str, Any] = {
             "job": job,
@@ -92,14 +94,17 @@ class Heartbeat:
                 query, {"batch_id": None, "offsets": {}, "got_on": False, "idle": False}
             )
             entry["idle"] = idle and progress is not None
-            news = progress is not None and progress["batchId"] != entry["batch_id"]
+            # A look that found nothing to do is reported with the number of the micro-batch that is to come.
+            executed = progress is not None and "addBatch" in progress["durationMs"]
+            report = None if progress is None else (progress["batchId"], executed)
+            news = report is not None and report != self._reported.get(query)
             if news or idle:
                 entry["last_progress_at"] = _now()
             if progress is None or not news:
                 return
-            entry["batch_id"] = progress["batchId"]
-            # A look that found nothing to do is reported with the number of the micro-batch that is to come.
-            done = progress["batchId"] if "addBatch" in progress["durationMs"] else progress["batchId"] - 1
+            self._reported[query] = report
+            done = progress["batchId"] if executed else progress["batchId"] - 1
+            entry["batch_id"] = done if done >= 0 else None
             entry["got_on"] = entry["got_on"] or done > self._began_after.get(query, -1)
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}

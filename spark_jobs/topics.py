@@ -7,12 +7,14 @@ checkpoint (`gaps`), reading messages (`run`) or publishing them (`sinks`).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+_PAUSE_SECONDS = 0.5
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _quiet = logging.getLogger("spark_jobs.topics.client")
 _quiet.addHandler(logging.NullHandler())
@@ -40,24 +42,34 @@ class TopicsUnknown(Exception):
 
 def look(names: Iterable[str], client: Mapping[str, str], timeout_seconds: float) -> dict[str, Topic]:
     """The topics of these names that exist. `client`: librdkafka settings. Raises TopicsUnknown."""
+    wanted = list(names)
     admin = AdminClient({**client, "socket.timeout.ms": "10000"}, logger=_quiet)
-    try:
-        described = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_seconds)
-        found: dict[str, Topic] = {}
-        for name, future in described.items():
-            try:
-                description = future.result(timeout_seconds)
-            except KafkaException as error:
-                if error.args[0].code() in _ABSENT:
-                    continue
-                raise
-            numbers = [partition.id for partition in description.partitions]
-            first = _offsets(admin, name, numbers, OffsetSpec.earliest(), timeout_seconds)  # type: ignore[no-untyped-call]
-            end = _offsets(admin, name, numbers, OffsetSpec.latest(), timeout_seconds)  # type: ignore[no-untyped-call]
-            extents = {number: Extent(first[number], end[number]) for number in numbers}
-            found[name] = Topic(str(description.topic_id), extents)
-    except (KafkaException, TimeoutError) as error:
-        raise TopicsUnknown(f"Kafka does not say what it has of {', '.join(names)}: {error}") from error
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return _described(admin, wanted, max(1.0, deadline - time.monotonic()))
+        except (KafkaException, TimeoutError) as error:
+            # A broker that has just come up does not know its partitions' leaders yet.
+            if time.monotonic() + _PAUSE_SECONDS > deadline:
+                raise TopicsUnknown(f"Kafka does not say what it has of {', '.join(wanted)}: {error}") from error
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _described(admin: AdminClient, names: list[str], timeout_seconds: float) -> dict[str, Topic]:
+    found: dict[str, Topic] = {}
+    described = admin.describe_topics(TopicCollection(names), request_timeout=timeout_seconds)
+    for name, future in described.items():
+        try:
+            description = future.result(timeout_seconds)
+        except KafkaException as error:
+            if error.args[0].code() in _ABSENT:
+                continue
+            raise
+        numbers = [partition.id for partition in description.partitions]
+        first = _offsets(admin, name, numbers, OffsetSpec.earliest(), timeout_seconds)  # type: ignore[no-untyped-call]
+        end = _offsets(admin, name, numbers, OffsetSpec.latest(), timeout_seconds)  # type: ignore[no-untyped-call]
+        extents = {number: Extent(first[number], end[number]) for number in numbers}
+        found[name] = Topic(str(description.topic_id), extents)
     return found
 
 
