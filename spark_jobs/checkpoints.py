@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from spark_jobs.checkpoint_files import CheckpointFiles
@@ -48,11 +48,18 @@ class Progress(NamedTuple):
 
 
 class Checkpoint:
-    """One query's checkpoint. `written`: the topics and tables that the query writes, for what is said to people."""
+    """One query's checkpoint.
 
-    def __init__(self, files: CheckpointFiles, written: tuple[str, ...]) -> None:
+    `written`: the topics and tables that the query writes, for what is said to people. `next_unpublished`: tells by the
+    query's id the number of its first micro-batch of which nothing is published; None where that cannot be told.
+    """
+
+    def __init__(
+        self, files: CheckpointFiles, written: tuple[str, ...], next_unpublished: Callable[[str], int] | None = None
+    ) -> None:
         self._files = files
         self._written = written
+        self._next_unpublished = next_unpublished
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the checkpoint, or compare the one that is there. Raises CheckpointMismatch, CheckpointDamaged."""
@@ -190,11 +197,14 @@ class Checkpoint:
             except (AttributeError, ValueError, TypeError):
                 pass
         repair = None
-        if batch > done:
+        query_id = (self._noted() or {}).get("query_id")
+        if batch > done and query_id is not None and self._next_unpublished is not None:
+            if self._next_unpublished(query_id) <= batch:
+                repair = f"remove {name} and start again: the micro-batch {batch} is not published, it is planned anew"
+        elif batch > done:
             repair = (
-                f"if the micro-batch {batch} has not been published (the committed offset of the consumer groups "
-                f"tickhouse-{(self._noted() or {}).get('query_id')}-… is not above {batch}, and no table's log has a "
-                f"txn of it), remove {name} and start again; else"
+                f"if no table has the micro-batch {batch} (no txn entry of its log for {query_id} has that version), "
+                f"remove {name} and start again; else"
             )
         raise self._damaged(name, "cannot be read", repair)
 

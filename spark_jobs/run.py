@@ -37,7 +37,7 @@ from spark_jobs.packing import PACKED_TYPE, pack
 from spark_jobs.refusals import EXIT_CODE, Refusal
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget, Published, publish_batch
+from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, publish_batch
 from spark_jobs.stopping import StopRequest
 from spark_jobs.topics import Topic, TopicsUnknown, look
 from spark_jobs.trend import TrendProcessor
@@ -126,6 +126,7 @@ class _Job:
         self._heartbeat = heartbeat
         self._stopping = stopping
         self._client = {"bootstrap.servers": settings.kafka_bootstrap}
+        self._target = KafkaTarget(self._spec.outputs, self._client)
         self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
         """By query, with the topics that it reads."""
         self._locks: list[Any] = []
@@ -239,7 +240,10 @@ class _Job:
         folder = local_path(uri)
         if folder is not None:
             self._locks.append(lock_for_jvm(self._spark, folder))
-        checkpoint = Checkpoint(files_at(uri, self._spark), self._spec.written_by(name))
+        publishes = name == self._spec.name and bool(self._spec.outputs)
+        checkpoint = Checkpoint(
+            files_at(uri, self._spark), self._spec.written_by(name), self._next_unpublished if publishes else None
+        )
         checkpoint.claim({"query": name, "version": _VERSION, **identity})
         progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
         checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
@@ -288,11 +292,13 @@ class _Job:
         query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
         assert query_id is not None
         if self._spec.outputs:
-            target = KafkaTarget(self._spec.outputs, self._client)
-            published = publish_batch(batch_rows, query_id, batch, target)
+            published = publish_batch(batch_rows, query_id, batch, self._target)
         else:
             published = prices.write_batch(batch_rows, query_id, batch, self._settings)
         self._note(published)
+
+    def _next_unpublished(self, query_id: str) -> int:
+        return next_unpublished(query_id, self._target, self._settings.state_partitions)
 
     def _note(self, published: Published) -> None:
         self._heartbeat.results(published.counts, published.event_time)

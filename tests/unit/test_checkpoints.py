@@ -110,7 +110,7 @@ ANEW = r"or move the checkpoint away .* remove what this job has written before 
         pytest.param([lose("offsets")], "offsets is empty", id="all offsets missing"),
         pytest.param(
             [cut("offsets/3", "v1\n{")],
-            r"offsets/3 cannot be read: if the micro-batch 3 has not been published .* remove offsets/3 .*; else put",
+            r"offsets/3 cannot be read: if no table has the micro-batch 3 .* remove offsets/3 .*; else put",
             id="plan torn",
         ),
         pytest.param([cut("commits/2")], "commits/2 cannot be read: put back", id="end of an earlier one torn"),
@@ -143,6 +143,19 @@ def test_damage_is_refused_with_the_remedy(used: Path, damage: list[Callable[[Pa
         checkpoint(used).claim(IDENTITY)
         checkpoint(used).inspect()
     assert {path: path.read_bytes() for path in used.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("next_unpublished", "said"),
+    [(3, "remove offsets/3 and start again: the micro-batch 3 is not published"), (4, "put back a copy")],
+)
+def test_a_torn_plan_is_given_up_only_if_nothing_of_it_is_published(
+    used: Path, next_unpublished: int, said: str
+) -> None:
+    put(used / "offsets/3", "")
+    asked = Checkpoint(LocalFiles(used), ("btc-price-moving",), lambda query_id: next_unpublished)
+    with pytest.raises(CheckpointDamaged, match=f"offsets/3 cannot be read: {said}"):
+        asked.inspect()
 
 
 def test_changes_before_a_snapshot_are_not_needed(used: Path) -> None:
