@@ -80,6 +80,8 @@ class LocalFiles:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(content)
+                # As any other file, not for its owner alone as temporary files are.
+                os.fchmod(file.fileno(), 0o644)
                 file.flush()
                 os.fsync(file.fileno())
             # Hadoop compares a file with the checksum beside it, if there is one, and that is the old content's.
