@@ -76,7 +76,8 @@ class Stream:
         return self.outcome(self.start("available_now"))
 
     def outcome(self, process: processes.Process) -> tuple[int | None, dict[str, Any]]:
-        wait_until(lambda: not processes.alive(process), 120, f"{process.log}")
+        # A process may be dead to `alive` a moment before its exit code can be had.
+        wait_until(lambda: not processes.alive(process) and processes.exit_code(process) is not None, 120, process.log)
         return processes.exit_code(process), self.heartbeat()
 
     def heartbeat(self) -> dict[str, Any]:
