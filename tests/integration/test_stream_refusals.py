@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from orchestration import processes
+from orchestration import processes, skipping
 from orchestration.kafka import Topics
 from orchestration.local import broker as kafka
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
+from orchestration.settings import OrchestrationSettings
+from orchestration.skipping import SkipFailed
 from spark_jobs.jobs import TOPICS
 from spark_jobs.refusals import EXIT_CODE
 from tests.reference.compare import judge_stats
@@ -29,7 +32,7 @@ from tests.reference.forms import stats_value, topic_results
 from tests.reference.model import INPUT_TOPIC, evaluate
 from tests.reference.readers import read_system
 from tests.reference.snapshot import MOVING_TOPIC
-from tests.reference.stream import generate
+from tests.reference.stream import Line, generate
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
@@ -101,23 +104,23 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.2)
 
 
-def feed(bootstrap: str, seed: int, ticks: int) -> int:
-    """Produce a stream of ticks, bad ones among them; returns how many messages."""
+def feed(bootstrap: str, lines: Iterator[Line], count: int) -> int:
+    """Produce the next lines of a stream of ticks, bad ones among them; returns how many."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    lines = generate(seed=seed, symbols=("BTCUSDT", "A.B-C_9"), ticks=ticks)
-    for line in lines:
+    for line in islice(lines, count):
         producer.produce(INPUT_TOPIC, line.value, partition=1)
     assert producer.flush(30) == 0
-    return len(lines)
+    return count
 
 
 def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkpoint(
     home: Path, tools: Path, java: Java, topics: str
 ) -> None:
     stream = Stream(home, tools, java, topics)
-    before = feed(topics, 1, 600)
+    lines = iter(generate(seed=1, symbols=("BTCUSDT", "A.B-C_9"), ticks=1_500))
+    before = feed(topics, lines, 600)
     assert stream.run_available()[0] == 0
-    after = feed(topics, 2, 600)
+    after = feed(topics, lines, 600)
     everything = read_system(topics, None, None).messages
 
     # Retention gets ahead of the reader.
@@ -146,11 +149,12 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     kept = [message for message in everything if not before <= message.offset < first]
     expected = evaluate(kept)
     published = list(topic_results(read_system(topics, None, None).topics[MOVING_TOPIC], "stats", stats_value))
-    assert len(published) == len(expected.stats) > 100
+    assert len(published) == len(expected.stats) > 800
     assert {found.name for found in published} == set(expected.stats)
     assert [judge_stats(expected.stats[found.name], found.value) for found in published] == [None] * len(published)
     assert stream.heartbeat()["input_rows"] == len(kept)
-    assert "is running as process" in stream.tickhouse("skip", "moving").stderr
+    with pytest.raises(SkipFailed, match="is running as process"):
+        skipping.apply(OrchestrationSettings(home=home), "moving", [])
 
     # Suspended for whatever time, it still holds its checkpoint.
     stop_family(process, signal.SIGSTOP)
@@ -160,7 +164,7 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     assert second.returncode == 1
     assert f"process {process.pid} with its JVM" in second.stderr
     stop_family(process, signal.SIGCONT)
-    more = feed(topics, 3, 100)
+    more = feed(topics, lines, 100)
     wait_until(lambda: stream.has_read(before + after + more), 60, process.log)
 
     # The topic goes away below the running stream.
@@ -174,7 +178,7 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
 
     # Created again, it is another topic, whatever its offsets are.
     kafka.create_topics(topics, TOPICS)
-    again = feed(topics, 4, 50)
+    again = feed(topics, lines, 50)
     assert Topics(topics).end_offsets([INPUT_TOPIC])[INPUT_TOPIC][1] == again
     shown = stream.tickhouse("skip", "moving", "--yes")
     assert shown.returncode == 0, shown.stderr
