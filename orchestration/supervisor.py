@@ -218,7 +218,7 @@ def judge_stream(
         error,
         content,
         Life(
-            epoch_seconds(own["written_at"]) if own else started_at,
+            epoch_seconds(own["written_at"]) if "written_at" in own else started_at,
             _got_on(own, started_at, patience),
             None if alive or own.get("retry", True) else own.get("error"),
         ),
