@@ -48,12 +48,12 @@ def topics(broker: str) -> Iterator[str]:
     remove_topics(broker)
 
 
-def remove_topics(bootstrap: str) -> None:
+def remove_topics(bootstrap: str, names: tuple[str, ...] = TOPICS) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    there = [name for name in TOPICS if name in admin.list_topics(timeout=10).topics]
+    there = [name for name in names if name in admin.list_topics(timeout=10).topics]
     for future in admin.delete_topics(there).values() if there else ():
         future.result(30)
-    while any(name in admin.list_topics(timeout=10).topics for name in TOPICS):
+    while any(name in admin.list_topics(timeout=10).topics for name in names):
         time.sleep(0.1)
 
 
@@ -168,7 +168,7 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     wait_until(lambda: stream.has_read(before + after + more), 60, process.log)
 
     # The topic goes away below the running stream.
-    remove_topics(topics)
+    remove_topics(topics, (INPUT_TOPIC,))
     code, heartbeat = stream.outcome(process)
     assert (code, heartbeat["retry"]) == (EXIT_CODE, False), heartbeat["error"]
     assert (
