@@ -302,6 +302,44 @@ def _cell(value: Any) -> str:
 
 
 @app.command()
+def skip(
+    stream: Annotated[
+        str, typer.Argument(metavar="STREAM", help="prices, moving, zscore or trend; it must be stopped.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+) -> None:
+    """Let a stream go on past messages that Kafka has lost, and record the gap.
+
+    A stream stops when messages that it was still to read are gone: removed by retention, or with their topic. This
+    shows which, asks, adds them to the table [bold]gaps[/bold], and moves the stream behind them; what it has computed
+    so far stays. Then start it again: [bold]launch_streams[/bold] in Dagster, or its asset.
+    """
+    settings = _settings(home=home)
+    from orchestration import skipping
+    from spark_jobs.jobs import JOBS
+
+    if stream not in JOBS:
+        raise _failure(f"{stream} is no stream: it is one of {', '.join(JOBS)}", 2)
+    try:
+        skips = skipping.find(settings, stream)
+        if not skips:
+            _out.print(f"Nothing is lost that {stream} was still to read.")
+            return
+        for query in skips:
+            for gap in query.gaps:
+                _out.print(f"[yellow]•[/yellow] query {query.query}: {escape(gap.sentence())}", soft_wrap=True)
+        if any(gap.reason == "created again" for query in skips for gap in query.gaps):
+            _out.print("The offsets begin anew: in [bold]prices[/bold] and [bold]rejects[/bold] they will repeat.")
+        if not yes and not typer.confirm(f"Let {stream} go on past this for ever?"):
+            raise typer.Exit(1)
+        skipping.apply(settings, stream, skips)
+    except (skipping.SkipFailed, ProcessError) as error:
+        raise _failure(f"{error}") from error
+    _out.print(f"{stream} is past it, and the table gaps says so. Start it again: launch_streams in Dagster.")
+
+
+@app.command()
 def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: Home = None,

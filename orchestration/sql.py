@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
+from orchestration import gap_table
 from spark_jobs.jobs import TABLES
 
 
@@ -23,7 +24,7 @@ def query(lakehouse: str, sql: str) -> pa.Table:
     """The rows that a SELECT over the tables under `lakehouse` (a path or URI) gives. Raises QueryFailed."""
     builder = QueryBuilder()
     found = []
-    for name in TABLES:
+    for name in (*TABLES, gap_table.NAME):
         try:
             builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:

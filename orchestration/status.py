@@ -7,6 +7,7 @@ Not here: changing anything; the command line (`orchestration.cli`).
 
 from __future__ import annotations
 
+import datetime
 import re
 import time
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestration import processes
+from orchestration import gap_table, processes
 from orchestration.kafka import KafkaAway, Offsets, Topics, lag
 from orchestration.lakehouse import Lakehouse, TableVersion
 from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, short_reason
@@ -32,6 +33,7 @@ from spark_jobs.jobs import JOBS, TOPICS, JobSpec
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
 _FRESH_SECONDS = 30.0
+_GAPS_SHOWN = 3
 
 
 class StreamStatus(BaseModel):
@@ -83,6 +85,21 @@ class ServiceStatus(BaseModel):
     pid: int | None
 
 
+class GapStatus(BaseModel):
+    """One gap that a query was told to go past: of one partition, from one offset up to, not including, another."""
+
+    query: str
+    topic: str
+    partition: int
+    from_offset: int
+    to_offset: int | None
+    """None when the partition did not exist any more."""
+    messages: int | None
+    """None when the topic was created again or cut off: how many were lost cannot be known."""
+    reason: str
+    skipped_at: datetime.datetime
+
+
 class Status(BaseModel):
     """Everything. `problems` says in sentences what could not be looked at, and what to do."""
 
@@ -100,6 +117,8 @@ class Status(BaseModel):
     waiting_for: list[str]
     """Why `drained` is not true, in words."""
     problems: list[str]
+    gaps: list[GapStatus] = []
+    """Messages that were lost in a topic and gone past by `tickhouse skip`, oldest first."""
 
 
 def collect(settings: OrchestrationSettings) -> Status:
@@ -139,6 +158,7 @@ def collect(settings: OrchestrationSettings) -> Status:
         drained=not reasons,
         waiting_for=reasons,
         problems=problems,
+        gaps=_gaps(settings, problems),
     )
 
 
@@ -164,7 +184,7 @@ def waiting_for(
     elif producer.get("state") != "ended":
         reasons.append("the source has not ended")
     for name, spec in JOBS.items():
-        for query, topics in queries_of(spec).items():
+        for query, topics in spec.queries.items():
             behind = lag(ends, offsets_of(heartbeats.get(name, {}), query), topics)
             if behind is None:
                 reasons.append(f"the end of {' or '.join(topics)} is not known")
@@ -177,11 +197,6 @@ def waiting_for(
         if record is None or zscores is None or record[:2] != (zscores.table_id, zscores.version):
             reasons.append(f"collection {collection} is not up to date")
     return reasons
-
-
-def queries_of(spec: JobSpec) -> dict[str, tuple[str, ...]]:
-    """The queries of a job and the topics that each reads: the computation, and the copies of topics to tables."""
-    return {spec.name: spec.inputs} | {table: (topic,) for table, topic in spec.archives.items()}
 
 
 def offsets_of(heartbeat: Mapping[str, Any], query: str) -> Offsets:
@@ -224,6 +239,14 @@ def _table_version(settings: OrchestrationSettings, problems: list[str]) -> Tabl
     except (DeltaError, OSError) as error:
         problems.append(f"the table {TABLE} in {settings.lakehouse} cannot be read: {error}")
         return None
+
+
+def _gaps(settings: OrchestrationSettings, problems: list[str]) -> list[GapStatus]:
+    try:
+        return [GapStatus.model_validate(row) for row in gap_table.rows(settings.lakehouse)]
+    except (DeltaError, OSError) as error:
+        problems.append(f"the table {gap_table.NAME} in {settings.lakehouse} cannot be read: {error}")
+        return []
 
 
 def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded]:
@@ -291,6 +314,14 @@ def render(status: Status) -> RenderableType:
     for name, stream in status.streams.items():
         if stream.error and stream.state != "running":
             parts.append(Text(f"{name}: {stream.error.splitlines()[0]}", style="red"))
+    for gap in status.gaps[-_GAPS_SHOWN:]:
+        parts.append(
+            Text(
+                f"{gap.query}: {gap.topic} partition {gap.partition} was skipped from offset {gap.from_offset} to "
+                f"{'its end' if gap.to_offset is None else gap.to_offset} ({gap.reason}) at {gap.skipped_at:%F %T}",
+                style="yellow",
+            )
+        )
     if status.producer.error or status.producer.note:
         parts.append(Text(f"producer: {status.producer.error or status.producer.note}", style="yellow"))
     return Group(*parts)

@@ -12,7 +12,9 @@ How a caller uses it, every few seconds and for each process:
         ...start the process...
 
 A first failure is answered at once, repeated ones after growing pauses, and at the limit the process is given up with
-a reason. A process that then runs well for a while has a clean slate.
+a reason. What clears the slate is work that gets done, as far as that can be seen, and otherwise time: a stream that is
+killed every minute and gets on each time is not in a crash loop, one that ends at the same micro-batch each time is,
+however long it takes. What says itself that no restart can help it is given up at once.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Policy:
     """How patient to be. Times in seconds.
 
     The first restart comes at once, the next ones after `first_pause`, twice that, and so on up to `longest_pause`.
-    After `limit` attempts without `healing` seconds of good running in between the process is given up.
+    After `limit` attempts without good running in between the process is given up; what has no other measure of good
+    running, or nothing to do, has run well after `healing` seconds.
     """
 
     first_pause: float = 5
@@ -62,15 +65,33 @@ class History:
     attempts: tuple[float, ...] = ()
     given_up: str | None = None
     """Why it is left alone until somebody starts it by hand."""
+    since: float | None = None
+    """Since when it has been looked after: what ended before is none of its failures."""
+
+    def cleared(self) -> History:
+        """With a clean slate."""
+        return History(since=self.since)
 
     def to_json(self) -> dict[str, Any]:
         """A form that survives `json.dumps`."""
-        return {"attempts": list(self.attempts), "given_up": self.given_up}
+        return {"attempts": list(self.attempts), "given_up": self.given_up, "since": self.since}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> History:
         """What `to_json` gave."""
-        return History(tuple(content["attempts"]), content["given_up"])
+        return History(tuple(content["attempts"]), content["given_up"], content["since"])
+
+
+@dataclass(frozen=True)
+class Life:
+    """A process from its start, or from its start to its end, judged by what it said of itself."""
+
+    heard_at: float
+    """When it last said something, in seconds since the epoch."""
+    got_on: bool = False
+    """Whether work was done in it, or it has run well for long with nothing to do."""
+    refusal: str | None = None
+    """Why no restart can help, if it ended saying so."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +111,7 @@ def decide(
     running_seconds: float | None,
     history: History,
     now: float,
+    life: Life | None = None,
     last_error: str | None = None,
     blocked_by: str | None = None,
     policy: Policy = DEFAULT_POLICY,
@@ -97,20 +119,31 @@ def decide(
     """Decide about one process.
 
     `wanted`: whether it should run. `running_seconds`: how long it has been running, None when it is down (or hung,
-    which is as bad). `last_error`: why it ended, for the reasons given. `blocked_by`: what it needs and does not have
+    which is as bad). `life`: of the process that runs or ran last, None where nothing is known of its work: time alone
+    then counts. `last_error`: why it ended, for the reasons given. `blocked_by`: what it needs and does not have
     (a broker that is away), as a phrase; it is then not started and no attempt is lost. `now` in epoch seconds.
 
     A process that is not wanted is left alone, running or not: stopping is for whoever changed the wish.
     """
     if not wanted:
         return Decision("nothing", "not wanted", History())
+    if history.since is None:
+        history = replace(history, since=now)
     if running_seconds is not None:
-        return Decision("nothing", "running", _while_running(history, running_seconds, policy))
+        well = running_seconds >= policy.healing if life is None else life.got_on
+        # One that was given up and runs again was started by hand: by someone who has removed the cause.
+        return Decision("nothing", "running", history.cleared() if well or history.given_up is not None else history)
+    if life is not None and life.refusal is not None and life.heard_at >= (history.since or 0):
+        action: Action = "nothing" if history.given_up == life.refusal else "give up"
+        return Decision(action, f"given up: {life.refusal}", replace(history, given_up=life.refusal))
     if history.given_up is not None:
         return Decision("nothing", f"given up: {history.given_up}", history)
     if blocked_by is not None:
         return Decision("wait", f"waiting: {blocked_by}", history)
     attempts = history.attempts
+    # A life counts once: not again when the attempt that follows it comes to no process at all.
+    if life is not None and life.got_on and attempts and life.heard_at >= attempts[-1]:
+        attempts = ()
     because = f": {last_error}" if last_error else ""
     if len(attempts) >= policy.limit:
         reason = f"down again after {len(attempts)} attempts{because}"
@@ -124,13 +157,6 @@ def decide(
     )
 
 
-def _while_running(history: History, running_seconds: float, policy: Policy) -> History:
-    if history.given_up is not None or running_seconds >= policy.healing:
-        # One that was given up and runs again was started by hand: by someone who has removed the cause.
-        return History()
-    return history
-
-
 @dataclass(frozen=True)
 class Patience:
     """When a stream that is alive counts as hung. Times in seconds."""
@@ -141,6 +167,8 @@ class Patience:
     """Since the last heartbeat: one is due every second."""
     stalled: float = 300
     """Since one of its queries last got on, or had nothing to do, while messages wait for the stream."""
+    idle: float = 120
+    """From the start of the process until having had nothing to do is as good as having got on."""
 
 
 DEFAULT_PATIENCE = Patience()
@@ -157,6 +185,8 @@ class StreamView:
     error: str | None = None
     heartbeat: Mapping[str, Any] = field(default_factory=dict)
     """The last heartbeat of this stream, of whatever process; empty when there is none."""
+    life: Life | None = None
+    """Of the last process; None when there never was one."""
 
 
 def judge_stream(
@@ -176,29 +206,61 @@ def judge_stream(
     waiting for it, None when unknown.
     """
     content = heartbeat or {}
-    own = content if content.get("pid") == pid else {}
-    said = own.get("state")
-    error = own.get("error")
     if pid is None:
         return StreamView("stopped", heartbeat=content)
+    own = content if content.get("pid") == pid else {}
+    state, error = _state(own, alive, started_at, now, lag, patience)
+    as_it_should_be = state in ("running", "starting")
+    return StreamView(
+        state,
+        pid if alive else None,
+        max(0.0, now - started_at) if as_it_should_be else None,
+        error,
+        content,
+        Life(
+            epoch_seconds(own["written_at"]) if "written_at" in own else started_at,
+            _got_on(own, started_at, patience),
+            None if alive or own.get("retry", True) else own.get("error"),
+        ),
+    )
+
+
+def _state(
+    own: Mapping[str, Any], alive: bool, started_at: float, now: float, lag: int | None, patience: Patience
+) -> tuple[StreamState, str | None]:
+    """The state of a process and what is wrong with it, by its own heartbeat, empty when it has written none."""
+    said, error = own.get("state"), own.get("error")
     if not alive:
         if said == "stopped":
-            return StreamView("stopped", heartbeat=content)
-        return StreamView("crashed", error=error or "ended without a word: its log may say why", heartbeat=content)
+            return "stopped", None
+        return "crashed", error or "ended without a word: its log may say why"
     age = max(0.0, now - started_at)
     if said in ("stopping", "stopped", "failed"):
-        return StreamView("stopping", pid, error=error, heartbeat=content)
+        return "stopping", error
     if said != "running":
-        if age > patience.starting:
-            return StreamView("hung", pid, error=f"not at work {age:.0f} s after its start", heartbeat=content)
-        return StreamView("starting", pid, age, heartbeat=content)
+        return ("hung", f"not at work {age:.0f} s after its start") if age > patience.starting else ("starting", None)
     silence = now - epoch_seconds(own["written_at"])
     if silence > patience.silent:
-        return StreamView("hung", pid, error=f"no heartbeat for {silence:.0f} s", heartbeat=content)
+        return "hung", f"no heartbeat for {silence:.0f} s"
     stalled = now - min([max(started_at, time) for time in _progress_times(own)], default=started_at)
     if lag and stalled > patience.stalled:
-        return StreamView("hung", pid, error=f"no progress for {stalled:.0f} s, {lag} messages wait", heartbeat=content)
-    return StreamView("running", pid, age, error, content)
+        return "hung", f"no progress for {stalled:.0f} s, {lag} messages wait"
+    return "running", error
+
+
+def _got_on(own: Mapping[str, Any], started_at: float, patience: Patience) -> bool:
+    """Whether a process was good for something: no query of it was stuck, and one at least has done something.
+
+    A query that found nothing to do is not stuck; having found nothing to do for long is as good as having done
+    something.
+    """
+    queries = list(own.get("queries", {}).values())
+    lasted = [
+        bool(query.get("last_progress_at")) and epoch_seconds(query["last_progress_at"]) - started_at >= patience.idle
+        for query in queries
+    ]
+    did = [bool(query.get("got_on")) or well for query, well in zip(queries, lasted, strict=True)]
+    return any(did) and all(done or query.get("idle") for query, done in zip(queries, did, strict=True))
 
 
 def _progress_times(heartbeat: Mapping[str, Any]) -> list[float]:

@@ -100,6 +100,7 @@ def decide_stream(sight: StreamSight, history: History, now: float, kafka_away: 
         running_seconds=sight.view.running_seconds,
         history=history,
         now=now,
+        life=sight.view.life,
         last_error=sight.view.error.splitlines()[0] if sight.view.error else None,
         blocked_by=kafka_away,
     )

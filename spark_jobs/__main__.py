@@ -12,6 +12,7 @@ import sys
 from pydantic import ValidationError
 
 from spark_jobs.jobs import JOBS
+from spark_jobs.refusals import EXIT_CODE
 from spark_jobs.settings import StreamSettings
 
 
@@ -26,7 +27,7 @@ def main() -> int:
         settings = StreamSettings()
     except ValidationError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return EXIT_CODE
     # Spark takes seconds to import: not before the settings are known to be right.
     from spark_jobs.run import run
 

@@ -29,12 +29,17 @@ class Heartbeat:
     def __init__(self, path: Path, job: str, trigger: str) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._began_after: dict[str, int] = {}
+        """By query: the last micro-batch that was done when this process began."""
+        self._reported: dict[str, tuple[int, bool] | None] = {}
+        """By query: which micro-batch was reported last, and whether it was carried out."""
         earlier = self._earlier()
         self._content: dict[str, Any] = {
             "job": job,
             "pid": os.getpid(),
             "state": "starting",
             "error": None,
+            "retry": True,
             "trigger": trigger,
             **{name: earlier.get(name, 0) for name in COUNTS},
             "last_batch_ms": earlier.get("last_batch_ms"),
@@ -68,22 +73,39 @@ class Heartbeat:
     def resume(self, query: str, batch: int, offsets: dict[str, dict[str, int]]) -> None:
         """Note where a query goes on from: its last committed micro-batch and the offsets after it."""
         with self._lock:
-            self._content["queries"][query] = {"batch_id": batch, "offsets": offsets, "last_progress_at": _now()}
+            self._began_after[query] = batch
+            self._content["queries"][query] = {
+                "batch_id": batch,
+                "offsets": offsets,
+                "last_progress_at": _now(),
+                "got_on": False,
+                "idle": False,
+            }
 
     def progress(self, query: str, progress: dict[str, Any] | None, idle: bool) -> None:
         """Note how far a query has got.
 
         `progress`: Spark's report of its last micro-batch, None before the first; `idle`: whether it waits for input,
-        which is as good as getting on.
+        which is as good as getting on. What the file says of it: `got_on`, whether a micro-batch has been done since
+        the process began, and `idle`, whether it has found nothing to do.
         """
         with self._lock:
-            entry = self._content["queries"].setdefault(query, {"batch_id": None, "offsets": {}})
-            news = progress is not None and progress["batchId"] != entry["batch_id"]
+            entry = self._content["queries"].setdefault(
+                query, {"batch_id": None, "offsets": {}, "got_on": False, "idle": False}
+            )
+            entry["idle"] = idle and progress is not None
+            # A look that found nothing to do is reported with the number of the micro-batch that is to come.
+            executed = progress is not None and "addBatch" in progress["durationMs"]
+            report = None if progress is None else (progress["batchId"], executed)
+            news = report is not None and report != self._reported.get(query)
             if news or idle:
                 entry["last_progress_at"] = _now()
             if progress is None or not news:
                 return
-            entry["batch_id"] = progress["batchId"]
+            self._reported[query] = report
+            done = progress["batchId"] if executed else progress["batchId"] - 1
+            entry["batch_id"] = done if done >= 0 else None
+            entry["got_on"] = entry["got_on"] or done > self._began_after.get(query, -1)
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
             if query == self._content["job"] and progress["numInputRows"]:

@@ -26,6 +26,15 @@ class JobSpec(NamedTuple):
         """Table to the topic that it is a copy of."""
         return dict(zip(self.tables, self.outputs, strict=True)) if self.outputs else {}
 
+    @property
+    def queries(self) -> dict[str, tuple[str, ...]]:
+        """The job's queries and the topics that each reads: the computation, and the copies of topics to tables."""
+        return {self.name: self.inputs} | {table: (topic,) for table, topic in self.archives.items()}
+
+    def written_by(self, query: str) -> tuple[str, ...]:
+        """What one of its queries writes: topics and the tables copied from them, or a table alone."""
+        return (*self.outputs, *self.tables) if query == self.name else (query,)
+
 
 JOBS: dict[str, JobSpec] = {
     spec.name: spec

@@ -25,16 +25,21 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from spark_jobs import prices
 from spark_jobs.archive import append_batch, archive_rows, create_table
-from spark_jobs.checkpoints import Checkpoint, CheckpointMismatch
+from spark_jobs.checkpoint_files import files_at, local_path
+from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
+from spark_jobs.checkpoints import Checkpoint, Progress
+from spark_jobs.gaps import find_gaps, refusal
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.packing import PACKED_TYPE, pack
-from spark_jobs.session import MissingPart, build_session
+from spark_jobs.refusals import EXIT_CODE, Refusal
+from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget, Published, publish_batch
+from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, publish_batch
 from spark_jobs.stopping import StopRequest
+from spark_jobs.topics import Topic, TopicsUnknown, look
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
@@ -48,6 +53,9 @@ _PROCESSORS: dict[str, type[SymbolProcessor]] = {
 }
 _BEAT_SECONDS = 1.0
 _BATCH_GRACE_SECONDS = 10.0
+_LOOK_SECONDS = 30.0
+_EXPLAIN_SECONDS = 5.0
+"""For asking the brokers what they have, before a query starts and after it has failed."""
 
 
 class QueryFailed(Exception):
@@ -62,7 +70,10 @@ def _root_cause(message: str) -> str:
 
 
 def run(name: str, settings: StreamSettings) -> int:
-    """Run the job `name` until SIGTERM or SIGINT, or until what is there is done; returns the exit code."""
+    """Run the job `name` until SIGTERM or SIGINT, or until what is there is done; returns the exit code.
+
+    0 as asked, 1 after a failure, `refusals.EXIT_CODE` when a restart cannot help; the heartbeat then says so, too.
+    """
     stopping = StopRequest()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: stopping.set())
@@ -71,14 +82,22 @@ def run(name: str, settings: StreamSettings) -> int:
     spark = None
     try:
         spark = build_session(name, settings)
-        _Job(JOBS[name], settings, spark, heartbeat, stopping).run()
-    except (MissingPart, CheckpointMismatch, QueryFailed) as error:
+        # Kept by name until the session has ended: with it go the locks of its checkpoints.
+        job = _Job(JOBS[name], settings, spark, heartbeat, stopping)
+        job.run()
+    except Refusal as error:
         _log.error("%s", error)
-        return _failed(heartbeat, str(error))
+        _failed(heartbeat, str(error), retry=False)
+        return EXIT_CODE
+    except (CheckpointHeld, TopicsUnknown, QueryFailed) as error:
+        _log.error("%s", error)
+        _failed(heartbeat, str(error))
+        return 1
     except Exception as error:
         # The last stop of everything unforeseen: it goes to the log whole, and to whoever watches.
         _log.exception("the job failed")
-        return _failed(heartbeat, f"{type(error).__name__}: {error}")
+        _failed(heartbeat, f"{type(error).__name__}: {error}")
+        return 1
     finally:
         if spark is not None:
             spark.stop()
@@ -87,10 +106,9 @@ def run(name: str, settings: StreamSettings) -> int:
     return 0
 
 
-def _failed(heartbeat: Heartbeat, reason: str) -> int:
-    heartbeat.update(state="failed", error=reason[:2_000])
+def _failed(heartbeat: Heartbeat, reason: str, *, retry: bool = True) -> None:
+    heartbeat.update(state="failed", error=reason[:2_000], retry=retry)
     heartbeat.beat()
-    return 1
 
 
 class _Job:
@@ -107,6 +125,11 @@ class _Job:
         self._spark = spark
         self._heartbeat = heartbeat
         self._stopping = stopping
+        self._client = {"bootstrap.servers": settings.kafka_bootstrap}
+        self._target = KafkaTarget(self._spec.outputs, self._client)
+        self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
+        """By query, with the topics that it reads."""
+        self._locks: list[Any] = []
 
     def run(self) -> None:
         for table in self._spec.tables:
@@ -161,7 +184,20 @@ class _Job:
             failure = query.exception()
             if failure is not None:
                 _log.error("query %s failed: %s", query.name, failure)
+                self._explain(str(query.name), str(failure))
                 raise QueryFailed(f"query {query.name}: {_root_cause(str(failure))}")
+
+    def _explain(self, query: str, failure: str) -> None:
+        """Raise the Refusal that a query's failure comes to, if it comes to one."""
+        checkpoint, topics = self._checkpoints[query]
+        damage = checkpoint.damage_of(failure)
+        if damage is not None:
+            raise damage
+        try:
+            # Whatever Spark's words for it: if messages are gone, no restart can help.
+            self._position(query, checkpoint, topics, _EXPLAIN_SECONDS)
+        except TopicsUnknown as error:
+            _log.warning("whether messages are gone is not known: %s", error)
 
     def _starts(self) -> Iterator[Callable[[], StreamingQuery]]:
         yield self._start_compute
@@ -183,29 +219,61 @@ class _Job:
             identity = {table: self._table_id(table) for table in self._spec.tables}
             interval = self._settings.archive_interval_seconds
         writer = source.writeStream.foreachBatch(self._write_batch)
-        return self._start(self._spec.name, writer, interval, identity)
+        return self._start(self._spec.name, self._spec.inputs, writer, interval, identity)
 
     def _start_archive(self, table: str, topic: str) -> StreamingQuery:
         rows = archive_rows(self._read((topic,)), table)
         writer = rows.writeStream.foreachBatch(partial(self._append_batch, table))
         identity = {table: self._table_id(table)}
-        return self._start(table, writer, self._settings.archive_interval_seconds, identity)
+        return self._start(table, (topic,), writer, self._settings.archive_interval_seconds, identity)
 
     def _start(
-        self, name: str, writer: DataStreamWriter, interval_seconds: float, identity: dict[str, Any]
+        self,
+        name: str,
+        topics: tuple[str, ...],
+        writer: DataStreamWriter,
+        interval_seconds: float,
+        identity: dict[str, Any],
     ) -> StreamingQuery:
         uri = self._settings.checkpoint_uri(name)
-        checkpoint = Checkpoint(self._spark, uri)
+        folder = local_path(uri)
+        if folder is not None:
+            self._locks.append(lock_for_jvm(self._spark, folder))
+        publishes = name == self._spec.name and bool(self._spec.outputs)
+        checkpoint = Checkpoint(
+            files_at(uri, self._spark), self._spec.written_by(name), self._next_unpublished if publishes else None
+        )
         checkpoint.claim({"query": name, "version": _VERSION, **identity})
-        committed = checkpoint.committed()
-        if committed is not None:
-            self._heartbeat.resume(name, *committed)
+        progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
+        checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
+        if progress is not None:
+            offsets = {
+                topic: {str(part): to for part, to in parts.items()} for topic, parts in progress.offsets.items()
+            }
+            self._heartbeat.resume(name, progress.batch, offsets)
+        self._checkpoints[name] = (checkpoint, topics)
         writer = writer.queryName(name).option("checkpointLocation", uri)
         if self._settings.trigger == "available_now":
             writer = writer.trigger(availableNow=True)
         else:
             writer = writer.trigger(processingTime=f"{round(interval_seconds * 1_000)} milliseconds")
         return writer.start()
+
+    def _position(
+        self, query: str, checkpoint: Checkpoint, topics: tuple[str, ...], seconds: float
+    ) -> tuple[Progress | None, dict[str, Topic]]:
+        """Where a query goes on, None at the beginning, and its topics as they are.
+
+        Raises CheckpointDamaged or DataLost if it cannot go on there, TopicsUnknown after `seconds`. A query that has
+        done nothing yet begins with what is there: nothing can be missing.
+        """
+        progress = checkpoint.inspect()
+        found = look(topics, self._client, seconds)
+        if progress is not None:
+            gaps = find_gaps(progress.offsets, progress.planned, checkpoint.topic_ids(), found)
+            if gaps:
+                raise refusal(query, self._spec.name, gaps)
+        return progress, found
 
     def _read(self, topics: tuple[str, ...]) -> DataFrame:
         reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
@@ -225,11 +293,13 @@ class _Job:
     def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
         query_id = _query_id(batch_rows)
         if self._spec.outputs:
-            target = KafkaTarget(self._spec.outputs, {"bootstrap.servers": self._settings.kafka_bootstrap})
-            published = publish_batch(batch_rows, query_id, batch, target)
+            published = publish_batch(batch_rows, query_id, batch, self._target)
         else:
             published = prices.write_batch(batch_rows, query_id, batch, self._settings)
         self._note(published)
+
+    def _next_unpublished(self, query_id: str) -> int:
+        return next_unpublished(query_id, self._target, self._settings.state_partitions)
 
     def _note(self, published: Published) -> None:
         self._heartbeat.results(published.counts, published.event_time)

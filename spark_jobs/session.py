@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from spark_jobs.refusals import Refusal
 from spark_jobs.settings import StreamSettings
 
 _LOGGING = Path(__file__).with_name("log4j2.properties")
@@ -22,7 +23,7 @@ _LOGGING = Path(__file__).with_name("log4j2.properties")
 _JVM_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}"
 
 
-class MissingPart(Exception):
+class MissingPart(Refusal):
     """Something that a job needs is not there; the message says what to do."""
 
 

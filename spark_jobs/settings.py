@@ -35,7 +35,8 @@ class StreamSettings(BaseSettings):
     """Largest micro-batch, in messages."""
     state_partitions: int = Field(1, ge=1, le=1_000)
     """Partitions of the state, and so tasks of a micro-batch; fixed for the life of a checkpoint."""
-    spark_master: str = "local[2]"
+    spark_master: str = "local[2,3]"
+    """Two tasks at once, each tried three times: a worker that is killed then costs a task, not the stream."""
     driver_memory: str = "1g"
     driver_java_options: str = ""
     """Further options of the driver's JVM, separated by spaces."""

@@ -71,6 +71,30 @@ def publish_batch(results: DataFrame, query_id: str, batch: int, target: KafkaTa
     )
 
 
+def next_unpublished(query_id: str, target: KafkaTarget, partitions: int) -> int:
+    """The number of the first micro-batch of which nothing has been published, as the markers say.
+
+    Raises KafkaException when the brokers do not answer.
+    """
+    marker = TopicPartition(target.topics[0], 0)
+    furthest = 0
+    for partition in range(partitions):
+        group = Consumer({**target.client, "group.id": _identity(query_id, partition), "enable.auto.commit": "false"})
+        try:
+            (found,) = group.committed([marker], timeout=_OFFSETS_SECONDS)
+        finally:
+            group.close()
+        if found.error is not None:
+            raise KafkaException(found.error)
+        furthest = max(furthest, found.offset)
+    return furthest
+
+
+def _identity(query_id: str, partition: int) -> str:
+    """The name of a partition's marker, and of its transactions."""
+    return f"tickhouse-{query_id}-{partition}"
+
+
 class _Publisher:
     """The task side: plain data that Spark sends to its workers."""
 
@@ -84,8 +108,7 @@ class _Publisher:
         assert context is not None
         # All rows are read before the first attempt: a repeated attempt must see every one of them.
         rows = [row for batch in batches for row in batch.to_pylist()]
-        identity = f"tickhouse-{self._query_id}-{context.partitionId()}"
-        channel = _Channel.of(identity, self._target)
+        channel = _Channel.of(_identity(self._query_id, context.partitionId()), self._target)
         counts = channel.publish(self._batch, rows)
         event_time = max((row["event_time"] for row in rows if row["event_time"] is not None), default=None)
         yield pa.RecordBatch.from_pylist([{**counts, "event_time": event_time}], schema=_REPORT_SCHEMA)

@@ -1,7 +1,7 @@
 """A process that behaves towards its supervisor as a stream job does, without Spark: `python stand_in.py NAME`.
 
-How it ends is said in `<home>/<NAME>.behaviour`: `die` fails at once, `unready` never gets to work; else it runs until
-SIGTERM, or ends at once with trigger available_now.
+How it ends is said in `<home>/<NAME>.behaviour`: `die` fails at once, `refuse` does so saying that no restart can help,
+`unready` never gets to work; else it runs until SIGTERM, or ends at once with trigger available_now.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def main() -> int:
 
     def beat(state: str, **fields: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
-        content = {"job": name, "pid": os.getpid(), "state": state, "error": None, "written_at": now, "queries": {}}
+        content = {"job": name, "pid": os.getpid(), "state": state, "error": None, "retry": True, "written_at": now}
         target = home / "run" / f"{name}.heartbeat.json"
         partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(content | {"input_rows": 7, "rejects": 0} | fields))
+        partial.write_text(json.dumps(content | {"input_rows": 7, "rejects": 0, "queries": {}} | fields))
         partial.replace(target)
 
     beat("starting")
-    if behaviour == "die":
+    if behaviour in ("die", "refuse"):
         sys.stderr.write("something is amiss\n")
-        beat("failed", error="it was told to die")
+        beat("failed", error=f"it was told to {behaviour}", retry=behaviour == "die")
         return 1
     while not stopping and os.environ["TICKHOUSE_TRIGGER"] == "continuous":
         beat("starting" if behaviour == "unready" else "running")

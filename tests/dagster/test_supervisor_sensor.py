@@ -1,7 +1,9 @@
 """The supervisor sensor on a real instance: every unfinished status of a run, what it requests, what it reports."""
 
 import os
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from orchestration import processes, sensors
 from orchestration.kafka import Topics
 from orchestration.resources import TopicsResource
-from orchestration.supervisor import History
+from orchestration.settings import OrchestrationSettings
+from orchestration.status import collect
 from orchestration.watch import Memory
 from spark_jobs.jobs import JOBS, TOPICS
 from tests.dagster.conftest import definitions, make_run
@@ -59,7 +62,7 @@ def older(cursor: str | None, seconds: float) -> str:
     """The cursor as it would be had every attempt in it happened `seconds` earlier."""
     memory = Memory.from_cursor(cursor)
     memory.histories = {
-        name: History(tuple(moment - seconds for moment in history.attempts), history.given_up)
+        name: replace(history, attempts=tuple(moment - seconds for moment in history.attempts))
         for name, history in memory.histories.items()
     }
     return memory.to_cursor()
@@ -177,28 +180,51 @@ def test_a_run_that_never_ends_does_not_block_for_ever(
     assert requested(tick(stand_in_home, instance)) == [("launch_streams", list(JOBS))]
 
 
-def test_one_that_always_dies_is_tried_with_pauses_and_given_up(
-    stand_in_home: Path, instance: dg.DagsterInstance
+@pytest.mark.parametrize(("behaviour", "attempts"), [("die", [0, 5, 15, 35, 75, 135, 195, 255]), ("refuse", [0])])
+def test_what_is_given_up_says_why_holds_up_no_other_and_goes_on_when_it_is_launched(
+    stand_in_home: Path, instance: dg.DagsterInstance, behaviour: str, attempts: list[int]
 ) -> None:
-    processes.set_wanted(stand_in_home, "moving", "running")
-    (stand_in_home / "moving.behaviour").write_text("die")
+    want_all(stand_in_home)
+    (stand_in_home / "moving.behaviour").write_text(behaviour)
     cursor: str | None = None
-    attempts = []
-    for look in range(66):
+    starts: dict[str, list[int]] = {name: [] for name in JOBS}
+    outcomes: dict[str, tuple[bool | None, str | None]] = {}
+    for look in range(60):
         result = tick(stand_in_home, instance, cursor)
-        if result.run_requests:
-            attempts.append(5 * look)
-            execute(stand_in_home, instance, result)
+        for _, names in requested(result):
+            for name in names:
+                starts[name].append(5 * look)
+        execute(stand_in_home, instance, result)
+        outcomes |= alive_checks(result)
         cursor = older(result.cursor, 5)
-    assert attempts == [0, 5, 15, 35, 75, 135, 195, 255]
-    assert "it was told to die" in definitions_streams(stand_in_home).given_up()["moving"]
+    assert starts == {name: attempts if name == "moving" else [0] for name in JOBS}
+    assert outcomes["zscores"] == (True, "running")
+    passed, description = outcomes["moving_stats"]
+    assert not passed
+    assert description is not None and re.fullmatch(f"given up: .*it was told to {behaviour}", description)
+    seen = collect(OrchestrationSettings(home=stand_in_home)).streams
+    assert seen["moving"].state == "given_up" and f"it was told to {behaviour}" in str(seen["moving"].error)
+    assert {seen[name].state for name in JOBS if name != "moving"} == {"running"}
 
-    # Whoever removes the cause launches it by hand, and it has its attempts again.
+    # Whoever removes the cause launches it, and it has its attempts again.
     (stand_in_home / "moving.behaviour").unlink()
-    definitions_streams(stand_in_home).launch("moving")
+    job = definitions(stand_in_home).resolve_job_def("launch_streams")
+    config = {"ops": {"launch": {"config": {"streams": ["moving"]}}}}
+    assert job.execute_in_process(instance=instance, run_config=config).success
     result = tick(stand_in_home, instance, cursor)
     assert requested(result) == []
+    assert alive_checks(result)["moving_stats"] == (True, "running")
+    assert Memory.from_cursor(result.cursor).histories["moving"].attempts == ()
     assert definitions_streams(stand_in_home).given_up() == {}
+    assert collect(OrchestrationSettings(home=stand_in_home)).streams["moving"].state == "running"
+
+
+def alive_checks(result: dg.SensorResult) -> dict[str, tuple[bool | None, str | None]]:
+    return {
+        event.asset_key.to_user_string(): (event.passed, event.description)
+        for event in result.asset_events
+        if isinstance(event, dg.AssetCheckEvaluation) and event.check_name == "stream_alive"
+    }
 
 
 def definitions_streams(home: Path) -> Any:

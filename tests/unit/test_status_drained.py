@@ -12,7 +12,7 @@ import pytest
 from orchestration.kafka import lag
 from orchestration.lakehouse import TableVersion
 from orchestration.mongo_load import COLLECTIONS, Loaded
-from orchestration.status import archive_lag, queries_of, stream_lag, waiting_for, without_password
+from orchestration.status import archive_lag, stream_lag, waiting_for, without_password
 from spark_jobs.jobs import JOBS, TOPICS
 
 SOURCE = "replay:/data/ticks.jsonl.gz"
@@ -25,7 +25,7 @@ def done() -> dict[str, Any]:
         name: {
             "queries": {
                 query: {"offsets": {topic: {str(p): end for p, end in ENDS[topic].items()} for topic in topics}}
-                for query, topics in queries_of(spec).items()
+                for query, topics in spec.queries.items()
             }
         }
         for name, spec in JOBS.items()

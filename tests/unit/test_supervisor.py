@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.supervisor import Decision, History, Patience, Policy, StreamView, decide, judge_stream
+from orchestration.supervisor import Decision, History, Life, Patience, Policy, StreamView, decide, judge_stream
 
 POLICY = Policy(first_pause=5, longest_pause=60, limit=4, healing=120)
 NOW = 1_000_000.0
@@ -46,6 +46,68 @@ def decided(**given: Any) -> Decision:
             {"blocked_by": "Kafka is away", "history": History((1, 2, 3, 4))}, "wait", 4, False, id="blocked at limit"
         ),
         pytest.param({"history": History((NOW + 3_600,))}, "start", 2, False, id="a clock set back does not block"),
+        pytest.param(
+            {"history": History((1, 2, 3, 4)), "life": Life(5, got_on=True)},
+            "start",
+            1,
+            False,
+            id="down after getting on: at once, with a clean slate",
+        ),
+        pytest.param(
+            {"history": History((1, 2, 3, 4)), "life": Life(5)}, "give up", 4, True, id="down without getting on"
+        ),
+        pytest.param(
+            {"history": History((1, 2, 3, 4)), "life": Life(3, got_on=True)},
+            "give up",
+            4,
+            True,
+            id="it got on before an attempt that came to nothing",
+        ),
+        pytest.param(
+            {"history": History((1,)), "running_seconds": 9_000.0, "life": Life(5)},
+            "nothing",
+            1,
+            False,
+            id="running for long without getting on: not healed",
+        ),
+        pytest.param(
+            {"history": History((1,)), "running_seconds": 1.0, "life": Life(5, got_on=True)},
+            "nothing",
+            0,
+            False,
+            id="got on: healed",
+        ),
+        pytest.param(
+            {"history": History((3,), since=2.0), "life": Life(4, refusal="why")},
+            "give up",
+            1,
+            True,
+            id="no restart can help: given up at once",
+        ),
+        pytest.param(
+            {"history": History(since=2.0), "life": Life(4, got_on=True, refusal="why")},
+            "give up",
+            0,
+            True,
+            id="no restart can help one that got on for long",
+        ),
+        pytest.param(
+            {"life": Life(4, refusal="why")}, "start", 1, False, id="refused before it was looked after: tried"
+        ),
+        pytest.param(
+            {"history": History((3,), "another reason", since=2.0), "life": Life(4, refusal="why")},
+            "give up",
+            1,
+            True,
+            id="started by hand and refused for another reason",
+        ),
+        pytest.param(
+            {"history": History((3,), "why", since=2.0), "life": Life(4, refusal="why"), "blocked_by": "Kafka is away"},
+            "nothing",
+            1,
+            True,
+            id="refused: left alone",
+        ),
     ],
 )
 def test_decision(given: dict[str, Any], action: str, attempts: int, given_up: bool) -> None:
@@ -91,8 +153,36 @@ def test_a_process_that_dies_now_and_then_is_never_given_up() -> None:
     assert history.given_up is None
 
 
+def lives(length: int, got_on: bool, seconds: int = 20_000) -> tuple[list[int], History]:
+    """The starts, in seconds, of a stream that ends `length` seconds after each start, and what is thought of it."""
+    history, starts = History(), list[int]()
+    began: float | None = None
+    for second in range(seconds):
+        now = NOW + second
+        running = None if began is None or now - began >= length else now - began
+        life = None if began is None else Life(began + 1, got_on)
+        decision = decided(history=history, now=now, running_seconds=running, life=life)
+        history = decision.history
+        if decision.action == "start":
+            starts, began = [*starts, second], now
+    return starts, history
+
+
+def test_a_stream_that_is_killed_every_minute_and_gets_on_each_time_is_started_at_once_for_ever() -> None:
+    starts, history = lives(60, got_on=True)
+    assert starts == list(range(0, 20_000, 60))
+    assert history.given_up is None
+
+
+@pytest.mark.parametrize("length", [1, 30, 60, 300, 3_000])
+def test_a_stream_that_always_ends_at_the_same_micro_batch_is_given_up_however_long_that_takes(length: int) -> None:
+    starts, history = lives(length, got_on=False)
+    assert len(starts) == POLICY.limit
+    assert history.given_up
+
+
 def test_history_survives_json() -> None:
-    history = History((1.5, 2.5), "why")
+    history = History((1.5, 2.5), "why", 0.5)
     assert History.from_json(json.loads(json.dumps(history.to_json()))) == history
 
 
@@ -177,3 +267,37 @@ def test_judgement(given: dict[str, Any], state: str, running: bool, error: str 
     assert view.state == state
     assert (view.running_seconds is not None) == running
     assert (error in view.error) if error and view.error else view.error is error
+
+
+def query(got_on: bool = False, idle: bool = False, progress: str = LONG_AGO) -> dict[str, Any]:
+    return {"batch_id": 1, "offsets": {}, "got_on": got_on, "idle": idle, "last_progress_at": progress}
+
+
+@pytest.mark.parametrize(
+    ("queries", "got_on"),
+    [
+        pytest.param([], False, id="no query yet"),
+        pytest.param([query()], False, id="in its first micro-batch"),
+        pytest.param([query(got_on=True)], True, id="a micro-batch is done"),
+        pytest.param([query(got_on=True), query()], False, id="one gets on, one is stuck"),
+        pytest.param([query(got_on=True), query(idle=True)], True, id="one gets on, one has nothing to do"),
+        pytest.param([query(idle=True)], False, id="nothing to do, for a moment"),
+        pytest.param([query(idle=True, progress=FRESH)], True, id="nothing to do, for long"),
+        pytest.param([query(got_on=True), query(progress=FRESH)], True, id="nothing to do for long, then work"),
+    ],
+)
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_a_life_was_good_for(queries: list[dict[str, Any]], got_on: bool, alive: bool) -> None:
+    heartbeat = beat("running") | {"queries": {str(number): entry for number, entry in enumerate(queries)}}
+    view = judge_stream(pid=7, alive=alive, started_at=NOW - 400, heartbeat=heartbeat, now=NOW)
+    assert view.life == Life(NOW - 1, got_on)
+
+
+def test_a_refusal_is_that_of_the_last_process_alone() -> None:
+    refused = beat("failed", error="why") | {"retry": False}
+    view = judge_stream(pid=7, alive=False, started_at=STARTED, heartbeat=refused, now=NOW)
+    assert view.life == Life(NOW - 1, refusal="why")
+    earlier = judge_stream(pid=8, alive=False, started_at=STARTED, heartbeat=refused, now=NOW)
+    assert earlier.life == Life(STARTED)
+    failed = judge_stream(pid=7, alive=False, started_at=STARTED, heartbeat=refused | {"retry": True}, now=NOW)
+    assert failed.life == Life(NOW - 1)

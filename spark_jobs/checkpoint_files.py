@@ -1,0 +1,161 @@
+"""The files of a checkpoint, wherever it is kept.
+
+Belongs here: listing, reading and replacing small files on this machine's disk or, through Spark, at any URI. Does not
+belong here: what the files say (`checkpoints`).
+
+On a local disk a file is written beside its place, forced to disk and renamed: it is there whole or not at all, after a
+power cut as well. Spark's own files there are renamed, but not forced to disk: after a power cut the newest may be
+empty or cut short.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pyspark.sql import SparkSession
+
+
+class CheckpointFiles(Protocol):
+    """Files by their path below the checkpoint's folder, such as `offsets/7`."""
+
+    place: str
+    """Where the checkpoint is."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Sizes in bytes of the files in a folder, by name; empty when there is no such folder."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when there is none."""
+        ...
+
+    def write(self, name: str, content: str) -> None:
+        """Write or replace a file."""
+        ...
+
+    def is_copied(self, other_place: str, name: str) -> bool:
+        """Whether another place, not this one by another name, has a file `name`."""
+        ...
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder that a path or a `file:` URI names; None for a URI of another kind."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return None if "://" in uri else Path(uri)
+
+
+class LocalFiles:
+    """A checkpoint on this machine's disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.place = str(folder)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """As `CheckpointFiles`."""
+        try:
+            return {path.name: path.stat().st_size for path in (self._folder / folder).iterdir() if path.is_file()}
+        except FileNotFoundError:
+            return {}
+
+    def read(self, name: str) -> bytes | None:
+        """As `CheckpointFiles`."""
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: str) -> None:
+        """As `CheckpointFiles`."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(content)
+                # As any other file, not for its owner alone as temporary files are.
+                os.fchmod(file.fileno(), 0o644)
+                file.flush()
+                os.fsync(file.fileno())
+            # Hadoop compares a file with the checksum beside it, if there is one, and that is the old content's.
+            path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+            Path(temporary).replace(path)
+            _force_folder(path.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def is_copied(self, other_place: str, name: str) -> bool:
+        """As `CheckpointFiles`."""
+        other = local_path(other_place)
+        if other is None or not (other / name).exists():
+            return False
+        return not (self._folder.exists() and self._folder.samefile(other))
+
+
+def _force_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RemoteFiles:
+    """A checkpoint at any URI that Spark can write."""
+
+    def __init__(self, spark: SparkSession, uri: str) -> None:
+        jvm: Any = spark.sparkContext._jvm
+        self._jvm = jvm
+        self.place = uri
+        self._folder = jvm.org.apache.hadoop.fs.Path(uri)
+        self._files = self._folder.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """As `CheckpointFiles`."""
+        path = self._path(folder)
+        if not self._files.exists(path):
+            return {}
+        return {status.getPath().getName(): status.getLen() for status in self._files.listStatus(path)}
+
+    def read(self, name: str) -> bytes | None:
+        """As `CheckpointFiles`."""
+        path = self._path(name)
+        if not self._files.exists(path):
+            return None
+        stream = self._files.open(path)
+        try:
+            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+        finally:
+            stream.close()
+
+    def write(self, name: str, content: str) -> None:
+        """As `CheckpointFiles`; whole or not at all where the store makes a file visible when it is closed."""
+        stream = self._files.create(self._path(name), True)
+        try:
+            stream.write(content.encode())
+        finally:
+            stream.close()
+
+    def is_copied(self, other_place: str, name: str) -> bool:
+        """As `CheckpointFiles`."""
+        if other_place == self.place:
+            return False
+        other = self._jvm.org.apache.hadoop.fs.Path(other_place, name)
+        return bool(self._files.getScheme() == other.toUri().getScheme() and self._files.exists(other))
+
+    def _path(self, name: str) -> Any:
+        return self._jvm.org.apache.hadoop.fs.Path(self._folder, name) if name else self._folder
+
+
+def files_at(uri: str, spark: SparkSession) -> CheckpointFiles:
+    """The files of the checkpoint at a path or URI."""
+    folder = local_path(uri)
+    return RemoteFiles(spark, uri) if folder is None else LocalFiles(folder)

@@ -1,0 +1,206 @@
+"""A checkpoint's identity, what damage of it is found, and moving it past a gap. The files are as Spark writes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spark_jobs.checkpoint_files import LocalFiles
+from spark_jobs.checkpoints import Checkpoint, CheckpointDamaged, CheckpointMismatch, Progress
+
+IDENTITY = {"query": "moving", "version": 1, "lateness_ms": 10_000, "state_partitions": 1}
+CONF = '{"batchWatermarkMs":0,"batchTimestampMs":1,"conf":{}}'
+
+
+def checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint(LocalFiles(folder), ("btc-price-moving", "moving_stats"))
+
+
+def put(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def plan(folder: Path, batch: int, offset: int) -> None:
+    put(folder / f"offsets/{batch}", f'v1\n{CONF}\n{{"btc-price":{{"0":{offset}}}}}')
+
+
+def do(folder: Path, batch: int) -> None:
+    put(folder / f"state/0/0/{batch + 1}.changelog", "changes")
+    put(folder / f"commits/{batch}", 'v1\n{"nextBatchWatermarkMs":0}')
+
+
+@pytest.fixture
+def used(tmp_path: Path) -> Path:
+    """Three micro-batches done, a fourth planned; a snapshot of the state after the second."""
+    folder = tmp_path / "moving"
+    checkpoint(folder).claim(IDENTITY)
+    for batch in range(4):
+        plan(folder, batch, 10 * (batch + 1))
+        if batch < 3:
+            do(folder, batch)
+    put(folder / "state/0/0/2.zip", "snapshot")
+    return folder
+
+
+def test_the_query_id_is_there_before_spark_is(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "moving").claim(IDENTITY)
+    noted = json.loads((tmp_path / "moving/tickhouse.json").read_text())
+    assert json.loads((tmp_path / "moving/metadata").read_text()) == {"id": noted["query_id"]}
+    # A kill between the two files changes nothing.
+    (tmp_path / "moving/metadata").unlink()
+    checkpoint(tmp_path / "moving").claim(IDENTITY)
+    assert json.loads((tmp_path / "moving/metadata").read_text()) == {"id": noted["query_id"]}
+
+
+def test_how_far_it_is(used: Path) -> None:
+    checkpoint(used).claim(IDENTITY)
+    assert checkpoint(used).inspect() == Progress(2, {"btc-price": {0: 30}}, {"btc-price": {0: 40}})
+    do(used, 3)
+    assert checkpoint(used).inspect() == Progress(3, {"btc-price": {0: 40}}, None)
+    # A micro-batch whose end was not recorded before the next was planned is done all the same.
+    plan(used, 4, 50)
+    (used / "commits/3").unlink()
+    assert checkpoint(used).inspect() == Progress(3, {"btc-price": {0: 40}}, {"btc-price": {0: 50}})
+
+
+def test_nothing_is_done_in_a_new_one(tmp_path: Path) -> None:
+    assert checkpoint(tmp_path / "moving").inspect() is None
+    plan(tmp_path / "moving", 0, 10)
+    assert checkpoint(tmp_path / "moving").inspect() is None
+
+
+def finish(folder: Path) -> None:
+    do(folder, 3)
+
+
+def cut(name: str, content: str = "") -> Callable[[Path], None]:
+    return lambda folder: put(folder / name, content)
+
+
+def lose(*names: str) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        for name in names:
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+
+    return remove
+
+
+ID_REPAIR = r'write \{"id": "[0-9a-f-]{36}"\} into it'
+ANEW = r"or move the checkpoint away .* remove what this job has written before \(btc-price-moving, moving_stats\)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param([cut("tickhouse.json")], f"tickhouse.json cannot be read: put back .*{ANEW}", id="identity empty"),
+        pytest.param([cut("tickhouse.json", "[1]")], "tickhouse.json cannot be read", id="identity garbage"),
+        pytest.param([lose("tickhouse.json")], "tickhouse.json is missing", id="identity missing"),
+        pytest.param([cut("metadata", '{"id')], f"metadata cannot be read: {ID_REPAIR}", id="metadata torn"),
+        pytest.param([lose("metadata")], f"metadata is missing: {ID_REPAIR}.*{ANEW}", id="metadata missing"),
+        pytest.param([cut("metadata", '{"id":"x"}')], "metadata has the query id x", id="metadata of another"),
+        pytest.param([cut("offsets/2", "\0\0")], "offsets/2 cannot be read: put back", id="offsets garbage"),
+        pytest.param([cut("offsets/2", f"v1\n{CONF}\n[]")], "offsets/2 cannot be read", id="offsets of no form"),
+        pytest.param([lose("offsets/2")], "offsets/2 is missing", id="offsets missing"),
+        pytest.param([lose("offsets/3", "offsets/2")], "offsets/2 is missing", id="newest offsets missing"),
+        pytest.param([lose("offsets")], "offsets is empty", id="all offsets missing"),
+        pytest.param(
+            [cut("offsets/3", "v1\n{")],
+            r"offsets/3 cannot be read: if no table has the micro-batch 3 .* remove offsets/3 .*; else put",
+            id="plan torn",
+        ),
+        pytest.param([cut("commits/2")], "commits/2 cannot be read: put back", id="end of an earlier one torn"),
+        pytest.param(
+            [finish, cut("commits/3", "v1\n")],
+            "commits/3 cannot be read: remove commits/3 and .*the micro-batch 3 is then repeated",
+            id="end of the last one torn",
+        ),
+        pytest.param([lose("state/0/0/3.changelog")], "3.changelog is missing: put back", id="changes missing"),
+        pytest.param(
+            [finish, cut("state/0/0/4.changelog")],
+            "4.changelog is empty: remove commits/3 and",
+            id="last changes torn",
+        ),
+        pytest.param(
+            [finish, lose("state/0/0/3.changelog")], "3.changelog is missing: put back", id="earlier changes missing"
+        ),
+        pytest.param(
+            [lose("state/0/0/2.zip", "state/0/0/1.changelog")], "1.changelog is missing", id="first changes missing"
+        ),
+        pytest.param([lose("state")], "1.changelog is missing", id="state missing"),
+    ],
+)
+def test_damage_is_refused_with_the_remedy(used: Path, damage: list[Callable[[Path], None]], said: str) -> None:
+    checkpoint(used).claim(IDENTITY)
+    for step in damage:
+        step(used)
+    before = {path: path.read_bytes() for path in used.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointDamaged, match=said):
+        checkpoint(used).claim(IDENTITY)
+        checkpoint(used).inspect()
+    assert {path: path.read_bytes() for path in used.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("next_unpublished", "said"),
+    [(3, "remove offsets/3 and start again: the micro-batch 3 is not published"), (4, "put back a copy")],
+)
+def test_a_torn_plan_is_given_up_only_if_nothing_of_it_is_published(
+    used: Path, next_unpublished: int, said: str
+) -> None:
+    put(used / "offsets/3", "")
+    asked = Checkpoint(LocalFiles(used), ("btc-price-moving",), lambda query_id: next_unpublished)
+    with pytest.raises(CheckpointDamaged, match=f"offsets/3 cannot be read: {said}"):
+        asked.inspect()
+
+
+def test_changes_before_a_snapshot_are_not_needed(used: Path) -> None:
+    (used / "state/0/0/1.changelog").unlink()
+    assert checkpoint(used).inspect()
+
+
+@pytest.mark.parametrize("other", [{"version": 2}, {"lateness_ms": 5_000}, {"state_partitions": 2}, {"query": "trend"}])
+def test_other_versions_and_parameters_are_refused(used: Path, other: dict[str, object]) -> None:
+    with pytest.raises(CheckpointMismatch, match=r"start it with the settings it was made with, or move .* away"):
+        checkpoint(used).claim(IDENTITY | other)
+
+
+def test_a_copy_is_refused_while_the_original_is_there_and_a_move_is_not(used: Path) -> None:
+    copy = used.with_name("copy")
+    shutil.copytree(used, copy)
+    with pytest.raises(CheckpointMismatch, match=r"is a copy of .*/moving, which is still there"):
+        checkpoint(copy).claim(IDENTITY)
+    used.rename(used.with_name("aside"))
+    checkpoint(copy).claim(IDENTITY)
+    used.symlink_to(copy)
+    checkpoint(used).claim(IDENTITY)
+
+
+def test_a_checkpoint_from_before_ids_were_noted_gets_its_own(tmp_path: Path) -> None:
+    put(tmp_path / "tickhouse.json", json.dumps(IDENTITY))
+    put(tmp_path / "metadata", '{"id":"abc"}')
+    plan(tmp_path, 0, 10)
+    checkpoint(tmp_path).claim(IDENTITY)
+    assert json.loads((tmp_path / "tickhouse.json").read_text())["query_id"] == "abc"
+
+
+def test_moving_past_a_gap_keeps_all_but_the_offsets(used: Path) -> None:
+    put(used / "offsets/.2.crc", "checksum of the old content")
+    before = (used / "offsets/2").read_text()
+    progress = checkpoint(used).inspect()
+    assert progress is not None
+    checkpoint(used).go_on_from(progress, {"btc-price": {0: 35}}, {"btc-price": {0: 40}}, "then")
+    assert checkpoint(used).inspect() == Progress(2, {"btc-price": {0: 35}}, {"btc-price": {0: 40}})
+    assert (used / "offsets/2").read_text().splitlines()[:2] == ["v1", CONF]
+    assert not (used / "offsets/.2.crc").exists()
+    assert (used / "replaced/offsets-2-then").read_text() == before
+
+
+def test_what_spark_says_of_damage_is_said_as_such(used: Path) -> None:
+    assert checkpoint(used).damage_of("something else") is None
+    failure = f"[CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] ... {used}/state/0/0/3.changelog: checksum"
+    assert "state/0/0/3.changelog cannot be read by Spark: put back" in str(checkpoint(used).damage_of(failure))

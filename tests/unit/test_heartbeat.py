@@ -1,0 +1,50 @@
+"""What a heartbeat says of a query's progress, from Spark's own reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spark_jobs.heartbeat import Heartbeat
+
+
+def report(batch: int, executed: bool = True) -> dict[str, Any]:
+    durations = {"triggerExecution": 5, "addBatch": 3} if executed else {"triggerExecution": 1, "latestOffset": 1}
+    sources = [{"endOffset": {"btc-price": {"0": 10 * (batch + executed)}}}]
+    return {"batchId": batch, "numInputRows": 10 * executed, "durationMs": durations, "sources": sources}
+
+
+def said(path: Path, heartbeat: Heartbeat) -> dict[str, Any]:
+    heartbeat.beat()
+    entry: dict[str, Any] = json.loads(path.read_text())["queries"]["moving"]
+    return entry
+
+
+def test_getting_on_is_a_micro_batch_done_since_the_process_began(tmp_path: Path) -> None:
+    path = tmp_path / "moving.heartbeat.json"
+    heartbeat = Heartbeat(path, "moving", "continuous")
+    heartbeat.resume("moving", 7, {"btc-price": {"0": 80}})
+    assert (said(path, heartbeat)["got_on"], said(path, heartbeat)["idle"]) == (False, False)
+    # Before its first look a query waits for nothing yet.
+    heartbeat.progress("moving", None, idle=True)
+    assert said(path, heartbeat)["idle"] is False
+    # A look that found nothing to do bears the number of the micro-batch to come.
+    heartbeat.progress("moving", report(8, executed=False), idle=True)
+    assert (said(path, heartbeat)["got_on"], said(path, heartbeat)["idle"]) == (False, True)
+    # The micro-batch itself, and every look after it.
+    heartbeat.progress("moving", report(8), idle=False)
+    assert (said(path, heartbeat)["got_on"], said(path, heartbeat)["idle"]) == (True, False)
+
+
+def test_a_micro_batch_between_two_looks_counts(tmp_path: Path) -> None:
+    path = tmp_path / "moving.heartbeat.json"
+    heartbeat = Heartbeat(path, "moving", "continuous")
+    heartbeat.resume("moving", 7, {})
+    heartbeat.progress("moving", report(9, executed=False), idle=True)
+    assert said(path, heartbeat)["got_on"] is True
+    began_anew = Heartbeat(path, "moving", "continuous")
+    began_anew.progress("moving", report(0, executed=False), idle=True)
+    assert said(path, began_anew)["got_on"] is False
+    began_anew.progress("moving", report(0), idle=True)
+    assert said(path, began_anew)["got_on"] is True
