@@ -29,6 +29,10 @@ up: tools
 test: setup
 	$(PYTHON) -m pytest $(ARGS)
 
+# Ticks and garbage at a steady rate, all results compared at the end: make soak ARGS="--seconds 600 --rate 2000"
+soak: setup
+	$(PYTHON) -m bench.soak $(ARGS)
+
 check: .venv/.test
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/ruff check $(PACKAGES)
@@ -36,4 +40,4 @@ check: .venv/.test
 	.venv/bin/vulture
 	.venv/bin/deptry .
 
-.PHONY: tools setup up test check
+.PHONY: tools setup up test soak check
