@@ -103,7 +103,7 @@ def test_the_rule_as_a_function(messages: list[Fuzzed], expected: Verdicts) -> N
     for offset, message in enumerate(messages):
         verdict = contract.accept(*message)
         if isinstance(verdict, contract.Tick):
-            found[offset] = tuple(verdict)
+            found[offset] = (verdict.symbol, verdict.price, verdict.timestamp)
         else:
             assert verdict.reason
     agree(found, expected, messages)
