@@ -122,6 +122,15 @@ def ticks(seed: int, symbols: int, count: int) -> list[Payload]:
     return [(accept(line.value, _ANY_TIME).symbol.encode(), line.value) for line in lines]
 
 
+def old_ticks() -> Iterator[Payload]:
+    """Ticks about the beginning of time, the change of calendars and the epoch, which every store must keep as well."""
+    for number, begin in enumerate(("0001-01-01T00:00:00Z", "1582-10-04T23:59:30Z", "1969-12-31T23:59:30Z")):
+        symbol = f"OLD{number}"
+        for position in range(600):
+            tick = Tick(symbol, milliseconds_of(begin) + 100 * position, 10**8 * (1 + position * 7 % 13))
+            yield symbol.encode(), canonical(tick)
+
+
 def garbage(seed: int, keys: list[bytes]) -> list[Payload]:
     """Messages of every kind that are not ticks at any time, half of them under the keys of symbols."""
     random = Random(f"garbage {seed}")
@@ -239,6 +248,7 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}: making the messages", flush=True)
     good = ticks(options.seed, options.symbols, round(options.seconds * options.rate * (1 - options.garbage)))
+    good += old_ticks()
     bad = garbage(options.seed, sorted({key for key, _ in good if key is not None}))
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         stack = Stack(options.home or Path(folder))
