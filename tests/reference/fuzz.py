@@ -22,7 +22,7 @@ _MOST_UNITS = 10**18 - 1
 _SYMBOL_LETTERS = "ABCXYZ019._-"
 _LETTERS = 'ab "\\/\0\n\x1f\x7f\u2028é\ud83d\U0001f600'
 _KINDS = sorted(MALFORMED)
-_LARGE_EVERY = 5_000
+_LARGE_EVERY = 20_000
 _BLANKS = ("",) * 12 + (" ", "\t", "\n", "\r", "\r\n ", "\n\n\t")
 
 
