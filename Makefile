@@ -33,6 +33,10 @@ test: setup
 chaos: setup
 	$(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+# Ticks and garbage at a steady rate, all results compared at the end: make soak ARGS="--seconds 600 --rate 2000"
+soak: setup
+	$(PYTHON) -m bench.soak $(ARGS)
+
 check: .venv/.test
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/ruff check $(PACKAGES)
@@ -40,4 +44,4 @@ check: .venv/.test
 	.venv/bin/vulture
 	.venv/bin/deptry .
 
-.PHONY: tools setup up test chaos check
+.PHONY: tools setup up test chaos soak check

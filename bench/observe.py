@@ -78,11 +78,11 @@ def _read_delays(settings: OrchestrationSettings, delays: list[float], stop: thr
 
 def _watch(home: Path, seconds: float) -> dict[str, dict[str, float]]:
     began = time.monotonic()
-    first = _sample(home)
+    first = sample(home)
     last, largest = first, {name: memory for name, (_, memory) in first.items()}
     while time.monotonic() - began < seconds:
         time.sleep(min(_SAMPLE_SECONDS, seconds))
-        last = _sample(home)
+        last = sample(home)
         for name, (_, memory) in last.items():
             largest[name] = max(largest.get(name, 0.0), memory)
     elapsed = time.monotonic() - began
@@ -97,7 +97,7 @@ def _watch(home: Path, seconds: float) -> dict[str, dict[str, float]]:
     }
 
 
-def _sample(home: Path) -> dict[str, tuple[float, float]]:
+def sample(home: Path) -> dict[str, tuple[float, float]]:
     """CPU seconds so far and megabytes now, for each service and stream with all its children."""
     samples = {}
     for name in processes.recorded_names(home):

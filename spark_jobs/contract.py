@@ -6,8 +6,6 @@ Does not belong here: statistics (`sliding`, `passage`), state (`operators`), re
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
 from typing import Any, NamedTuple
 
@@ -15,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json as pa_json
+
+from spark_jobs.strict_json import Member, NotJson, object_members
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -78,27 +78,10 @@ _CANONICAL = re.compile(
     rb'(?:Z|\+00:00)"\}'
 )
 _FIELDS = ("symbol", "price", "timestamp")
-_EPOCH = datetime.datetime(1970, 1, 1)
+# RFC 3339 also has a year 0000, which neither Delta's timestamps nor Python's have.
 _FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 _END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
 _seconds: dict[str, int | None] = {}
-
-
-class _Number(str):
-    """The text of a JSON number, kept apart from JSON strings until it is read exactly."""
-
-
-class _Object(list[tuple[str, Any]]):
-    """The members of a JSON object in order, repeated names included; a list proper is a JSON array."""
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode = json.JSONDecoder(
-    object_pairs_hook=_Object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
-).decode
 
 
 def _epoch_milliseconds(second: str) -> int | None:
@@ -107,12 +90,11 @@ def _epoch_milliseconds(second: str) -> int | None:
         return _seconds[second]
     except KeyError:
         pass
+    milliseconds: int | None
     try:
-        parsed = datetime.datetime.strptime(second, "%Y-%m-%dT%H:%M:%S") if second[17:] < "60" else None
+        milliseconds = int(np.datetime64(second, "s").astype(np.int64)) * 1_000
     except ValueError:
-        parsed = None
-    since = None if parsed is None else parsed - _EPOCH
-    milliseconds = None if since is None else (since.days * 86_400 + since.seconds) * 1_000
+        milliseconds = None
     if len(_seconds) > 100_000:
         _seconds.clear()
     _seconds[second] = milliseconds
@@ -144,10 +126,12 @@ def parse_price(text: str) -> int | None:
     sign, whole, fraction, exponent_text = match.groups(default="")
     digits = (whole + fraction).rstrip("0")
     significant = digits.lstrip("0")
-    if sign or not significant or len(exponent_text) > _LONGEST_EXPONENT:
+    exponent_digits = exponent_text.lstrip("+-").lstrip("0")
+    if sign or not significant or len(exponent_digits) > _LONGEST_EXPONENT:
         return None
     # value = digits * 10^exponent, with neither leading nor trailing zeros.
-    exponent = int(exponent_text or "0") - len(fraction) + len(whole + fraction) - len(digits)
+    exponent = int(exponent_digits or "0") * (-1 if exponent_text.startswith("-") else 1)
+    exponent += len(whole) - len(digits)
     if exponent < -_PRICE_PLACES or len(significant) + exponent > _PRICE_WHOLE_PLACES:
         return None
     scaled: int = int(significant) * 10 ** (exponent + _PRICE_PLACES)
@@ -166,8 +150,8 @@ def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
     if match is not None:
         symbol, whole, fraction, second, second_fraction = match.groups()
         milliseconds = _epoch_milliseconds(second.decode())
-        if milliseconds is None:
-            return Rejection("timestamp: no such time")
+        if milliseconds is None or milliseconds < _FIRST_MS:
+            return Rejection("timestamp: no such time in the years 0001 to 9999")
         if second_fraction:
             milliseconds += int(second_fraction[:3].ljust(3, b"0"))
         price = int(whole) * PRICE_SCALE + (int(fraction.ljust(8, b"0")) if fraction else 0)
@@ -189,32 +173,31 @@ def _accept_thoroughly(value: bytes, record_timestamp: int) -> Tick | Rejection:
     except UnicodeDecodeError:
         return Rejection("value: not UTF-8")
     try:
-        document = _decode(text)
-    except ValueError:
+        members = object_members(text)
+    except NotJson:
         return Rejection("value: not JSON")
-    except RecursionError:
-        return Rejection("value: nested too deeply")
-    if not isinstance(document, _Object):
+    if members is None:
         return Rejection("value: not a JSON object")
-    fields: dict[str, Any] = {}
-    for name, content in document:
-        if name in fields and name in _FIELDS:
-            return Rejection(f"{name}: occurs more than once")
-        fields[name] = content
+    fields: dict[str, Member] = {}
+    for member in members:
+        if member.name in fields and member.name in _FIELDS:
+            return Rejection(f"{member.name}: occurs more than once")
+        fields[member.name] = member
     for name in _FIELDS:
         if name not in fields:
             return Rejection(f"{name}: missing")
-    symbol, price_text, timestamp_text = (fields[name] for name in _FIELDS)
-    if isinstance(symbol, _Number) or not isinstance(symbol, str) or not _SYMBOL.fullmatch(symbol):
+    symbol, timestamp_text = fields["symbol"].string, fields["timestamp"].string
+    if symbol is None or not _SYMBOL.fullmatch(symbol):
         return Rejection("symbol: not a string of 1 to 32 of A-Z 0-9 . _ -")
-    price = parse_price(price_text) if isinstance(price_text, str) else None
+    price_text = fields["price"].number or fields["price"].string
+    price = None if price_text is None else parse_price(price_text)
     if price is None:
         return Rejection("price: not a positive number exact as decimal(18,8)")
-    if isinstance(timestamp_text, _Number) or not isinstance(timestamp_text, str):
+    if timestamp_text is None:
         return Rejection("timestamp: not a string")
     milliseconds = parse_timestamp(timestamp_text)
     if milliseconds is None:
-        return Rejection("timestamp: not RFC 3339 with T, seconds and an offset")
+        return Rejection("timestamp: not RFC 3339 with T, seconds and an offset, in the years 0001 to 9999")
     return _not_ahead(Tick(symbol, price, milliseconds), record_timestamp)
 
 

@@ -21,10 +21,11 @@ from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
 
-_ROW_TYPE = (
+ROW_TYPE = (
     "symbol string, price decimal(18,8), timestamp timestamp, raw binary, reason string,"
     " topic string, partition int, offset bigint, ingested_at timestamp"
 )
+"""The rows of `classify`: what belongs to either table."""
 _MICROSECONDS = pa.timestamp("us", tz="UTC")
 _ROW_SCHEMA = pa.schema(
     [
@@ -90,7 +91,7 @@ def write_batch(messages: DataFrame, query_id: str, batch: int, settings: Stream
 
     What was counted is read from the tables, so a repeated micro-batch changes nothing.
     """
-    rows = messages.coalesce(1).mapInArrow(classify, _ROW_TYPE).persist()
+    rows = messages.coalesce(1).mapInArrow(classify, ROW_TYPE).persist()
     try:
         is_reject = F.col("reason").isNotNull()
         total, rejects, event_time = rows.agg(

@@ -22,7 +22,8 @@ _BLANKS = frozenset(" \t\n\r")
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LITERALS = ("true", "false", "null")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-# The Gregorian calendar repeats every 400 years; `datetime.date` begins at year 1, RFC 3339 at year 0.
+# The Gregorian calendar repeats every 400 years; `datetime.date` begins at year 1, RFC 3339 at year 0: which counts
+# as far as its offset takes it into year 1, where the timestamps of Delta and Python begin.
 _CYCLE_YEARS = 400
 _CYCLE_DAYS = 146_097
 
@@ -145,7 +146,7 @@ def milliseconds_of(text: str) -> int:
     moment = (_day_number(year, month, day) * 1440 + hour * 60 + minute - _zone_minutes(rest)) * 60_000
     moment += second * 1000 + millisecond
     if not _FIRST_MS <= moment <= _LAST_MS:
-        raise Rejected("timestamp is outside the years 0000 to 9999 in UTC")
+        raise Rejected("timestamp is outside the years 0001 to 9999 in UTC")
     return moment
 
 
@@ -175,7 +176,7 @@ def _day_number(year: int, month: int, day: int) -> int:
     return ordinal - shift * _CYCLE_DAYS - _EPOCH_DAY
 
 
-_FIRST_MS = _day_number(0, 1, 1) * DAY_MS
+_FIRST_MS = _day_number(1, 1, 1) * DAY_MS
 _LAST_MS = (_day_number(9999, 12, 31) + 1) * DAY_MS - 1
 
 

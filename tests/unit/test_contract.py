@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from decimal import Decimal
 
 import numpy as np
@@ -37,6 +38,10 @@ def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str =
         message(timestamp='"2025-05-07T22:42:38.30-05:30"'),
         b' {"timestamp":"2025-05-08T04:12:38.300Z", "x":[{"a":2,"a":3}],"price":99190.48,"symbol":"BTCUSDT"}\n',
         b'{"\\u0073ymbol":"BTC\\u0055SDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300Z","x":1,"x":2}',
+        GOOD[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        GOOD[:-1] + b',"x":"\\ud800"}',
+        message(price="0.9919048e" + "0" * 5_000 + "5"),
+        message(price="991904800e-000000000000000000004"),
     ],
 )
 def test_accepted(value: bytes) -> None:
@@ -60,7 +65,7 @@ def test_accepted(value: bytes) -> None:
         (GOOD[:-1] + b",}", "value: not JSON"),
         (GOOD[:-1] + b',"x":NaN}', "value: not JSON"),
         (GOOD[:-1] + b',"x":"\n"}', "value: not JSON"),
-        (GOOD[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "value: nested too deeply"),
+        (GOOD[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 99_999 + b"}", "value: not JSON"),
         (GOOD[:-1] + b',"price":1}', "price: occurs more than once"),
         (GOOD[:-1] + b',"\\u0070rice":1}', "price: occurs more than once"),
         (b'{"symbol":"BTCUSDT","price":1}', "timestamp: missing"),
@@ -113,6 +118,9 @@ def test_accepted(value: bytes) -> None:
         (message(timestamp='"2025-05-08T24:00:00Z"'), "timestamp"),
         (message(timestamp='"2016-12-31T23:59:60Z"'), "timestamp"),
         (message(timestamp='"0001-01-01T00:00:00+00:01"'), "timestamp"),
+        (message(timestamp='"0000-12-31T23:59:59.999Z"'), "timestamp"),
+        (message(timestamp='"0000-12-31T23:59:59.999+00:00"'), "timestamp"),
+        (message(timestamp='"9999-12-31T23:59:59-00:01"'), "timestamp"),
         (message(timestamp='"2025-05-08T04:13:38.301Z"'), "timestamp: more than 60 s ahead"),
     ],
 )
@@ -129,6 +137,18 @@ def test_limits_are_inclusive() -> None:
     assert accept(message(symbol='"' + "A" * 32 + '"'), NOW) == TICK._replace(symbol="A" * 32)
     early = accept(message(timestamp='"1969-12-31T23:59:59.9999Z"'), NOW)
     assert early == TICK._replace(timestamp=-1)
+    first = TICK._replace(timestamp=-62_135_596_800_000)
+    for spelling in ("0001-01-01T00:00:00Z", "0001-01-01T00:01:00+00:01", "0000-12-31T23:59:00-00:01"):
+        assert accept(message(timestamp=f'"{spelling}"'), NOW) == first
+
+
+def test_the_depth_of_the_calls_changes_no_verdict() -> None:
+    deep = GOOD[:-1] + b',"x":' + b"[" * 900 + b"]" * 900 + b"}"
+
+    def called(depth: int) -> Tick | Rejection:
+        return called(depth - 1) if depth else accept(deep, NOW)
+
+    assert called(0) == called(sys.getrecursionlimit() // 2) == TICK
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

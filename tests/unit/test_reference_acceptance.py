@@ -78,7 +78,8 @@ def test_prices_out_of_range(number: str) -> None:
         ("1969-12-31T18:30:00.5-05:30", 500),
         ("1970-01-01T00:00:00-00:00", 0),
         ("2024-02-29T00:00:00Z", 1_709_164_800_000),
-        ("0000-01-01T00:00:00Z", -62_167_219_200_000),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+        ("0000-12-31T23:59:00.001-00:01", -62_135_596_799_999),
         ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
     ],
 )
@@ -87,7 +88,7 @@ def test_timestamps_are_cut_to_milliseconds(text: str, moment: int) -> None:
 
 
 def test_timestamps_beyond_the_years_that_can_be_written() -> None:
-    for text in ("0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"):
+    for text in ("0000-12-31T23:59:59.999Z", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"):
         with pytest.raises(Rejected):
             milliseconds_of(text)
 
