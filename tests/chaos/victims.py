@@ -225,7 +225,10 @@ class Stack:
             return False
 
     def _broker_port(self) -> int:
-        return int(self.endpoints.kafka_bootstrap.rpartition(":")[2])
+        found = read_endpoints(self.home)
+        if found is None:
+            raise ConnectionRefusedError("the broker is only just starting")
+        return int(found.kafka_bootstrap.rpartition(":")[2])
 
 
 def _after(text: str | None, since: float) -> bool:
