@@ -202,6 +202,8 @@ def _in_mongo_load(module: Any) -> None:
 def _in_broker(module: Any) -> None:
     def write_properties(wrapped: Callable[..., None], broker: Any, arguments: Any, named: Any) -> None:
         wrapped(*arguments, **named)
+        if not broker.directory.is_relative_to(Path(os.environ[FOLDER_VARIABLE]).parent):
+            return  # not the stack's own
         own, proxy = f"//127.0.0.1:{broker.port}", f"//127.0.0.1:{os.environ[ADVERTISED_PORT_VARIABLE]}"
         lines = broker._properties.read_text().splitlines()
         advertised = [line.replace(own, proxy) if line.startswith("advertised.") else line for line in lines]
