@@ -28,6 +28,7 @@ from spark_jobs.archive import archive_rows, create_table
 from spark_jobs.checkpoints import Checkpoint, CheckpointMismatch
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
+from spark_jobs.kafka_access import librdkafka_security, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.packing import PACKED_TYPE, pack
@@ -212,6 +213,7 @@ class _Job:
         reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
         return (
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
+            .options(**spark_security(self._settings))
             .option("kafka.isolation.level", "read_committed")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")
@@ -224,7 +226,8 @@ class _Job:
         query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
         assert query_id is not None
         if self._spec.outputs:
-            target = KafkaTarget(self._spec.outputs, {"bootstrap.servers": self._settings.kafka_bootstrap})
+            client = {"bootstrap.servers": self._settings.kafka_bootstrap, **librdkafka_security(self._settings)}
+            target = KafkaTarget(self._spec.outputs, client)
             published = publish_batch(batch_rows, query_id, batch, target)
         else:
             published = prices.write_batch(batch_rows, query_id, batch, self._settings)
