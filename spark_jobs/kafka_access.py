@@ -7,6 +7,7 @@ Belongs here: those settings, their validation, their translation. Does not belo
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from pathlib import Path
 from typing import Literal
@@ -96,6 +97,22 @@ def spark_security(settings: KafkaSettings) -> dict[str, str]:
         options["kafka.sasl.mechanism"] = settings.kafka_sasl_mechanism
         options["kafka.sasl.jaas.config"] = _jaas(settings)
     return options
+
+
+_REFUSALS = {
+    "SaslAuthenticationException": "TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD and …_SASL_MECHANISM",
+    "SslAuthenticationException": "TICKHOUSE_KAFKA_SECURITY_PROTOCOL and TICKHOUSE_KAFKA_CA_FILE",
+}
+"""The exceptions of Kafka's Java client that say why it is not let in, and what to check."""
+
+
+def refusal_in(trace: str) -> str | None:
+    """Why the brokers let nobody in and what to check, if that is what an error's text is about."""
+    for exception, settings in _REFUSALS.items():
+        found = re.search(rf"{exception}: (.*)", trace)
+        if found:
+            return f"Kafka lets nobody in ({found[1].strip()}): check {settings}"
+    return None
 
 
 def _jaas(settings: KafkaSettings) -> str:

@@ -28,7 +28,7 @@ from spark_jobs.archive import archive_rows, create_table
 from spark_jobs.checkpoints import Checkpoint, CheckpointMismatch
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
-from spark_jobs.kafka_access import librdkafka_security, spark_security
+from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.packing import PACKED_TYPE, pack
@@ -162,7 +162,8 @@ class _Job:
             failure = query.exception()
             if failure is not None:
                 _log.error("query %s failed: %s", query.name, failure)
-                raise QueryFailed(f"query {query.name}: {_root_cause(str(failure))}")
+                reason = refusal_in(str(failure)) or _root_cause(str(failure))
+                raise QueryFailed(f"query {query.name}: {reason}")
 
     def _starts(self) -> Iterator[Callable[[], StreamingQuery]]:
         yield self._start_compute

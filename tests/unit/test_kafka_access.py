@@ -7,7 +7,10 @@ streams'.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from producer.__main__ import main
 from producer.kafka_access import KafkaSettings as ProducerAccess
 from producer.kafka_access import client_security
 from producer.settings import ProducerSettings
-from spark_jobs.kafka_access import KafkaSettings, librdkafka_security, spark_security
+from spark_jobs.kafka_access import KafkaSettings, librdkafka_security, refusal_in, spark_security
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget
 
@@ -30,8 +33,6 @@ SASL = {"SECURITY_PROTOCOL": "SASL_SSL", "USERNAME": "anna", "PASSWORD": PASSWOR
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os
-
     for name in [name for name in os.environ if name.startswith("TICKHOUSE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -104,6 +105,14 @@ def test_the_producer_names_the_variable_and_not_the_password(
     assert PASSWORD not in caplog.text
 
 
+def test_a_stream_job_names_the_variable_and_not_the_password() -> None:
+    environment = {f"TICKHOUSE_KAFKA_{name}": value for name, value in (SASL | {"PASSWORD": f"{PASSWORD}\n"}).items()}
+    command = [sys.executable, "-m", "spark_jobs", "moving"]
+    ended = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "TICKHOUSE_KAFKA_PASSWORD: must have printable characters only\n"
+
+
 @pytest.mark.parametrize("bootstrap", ["127.0.0.1:9092", "localhost:1,[::1]:2", "127.9.9.9:1"])
 def test_unencrypted_passwords_stay_on_the_machine(monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
     use(monkeypatch, SASL | {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "BOOTSTRAP": bootstrap})
@@ -158,3 +167,21 @@ def test_what_is_sent_to_the_workers_does_not_show_the_password() -> None:
     target = KafkaTarget(("a",), {"bootstrap.servers": "b:1", "sasl.password": PASSWORD})
     assert PASSWORD not in repr(target)
     assert pickle.loads(pickle.dumps(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("trace", "told"),
+    [
+        (
+            "at x\nCaused by: org.apache.kafka.common.errors.SaslAuthenticationException: invalid credentials\nat y",
+            "lets nobody in (invalid credentials): check TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD",
+        ),
+        (
+            "org.apache.kafka.common.errors.SslAuthenticationException: SSL handshake failed",
+            "lets nobody in (SSL handshake failed): check TICKHOUSE_KAFKA_SECURITY_PROTOCOL",
+        ),
+    ],
+)
+def test_a_refusal_is_found_in_what_spark_says(trace: str, told: str) -> None:
+    assert told in str(refusal_in(trace))
+    assert refusal_in("java.lang.RuntimeException: disk full") is None
