@@ -27,7 +27,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._scram import (
     ScramCredentialInfo,
     ScramMechanism,
-    UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
 from cryptography.hazmat.primitives import serialization
@@ -141,12 +140,11 @@ def secured(
 
 def make_users(plain_bootstrap: str, secured: Secured) -> None:
     """A user in the broker, for both mechanisms, and the first user in mongod, which only loopback may make."""
-    updates: list[UserScramCredentialAlteration] = [
-        UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4_096), PASSWORD.encode())
-        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
-    ]
-    for made in AdminClient({"bootstrap.servers": plain_bootstrap}).alter_user_scram_credentials(updates).values():
-        made.result(timeout=30)
+    admin = AdminClient({"bootstrap.servers": plain_bootstrap})
+    for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+        update = UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4_096), PASSWORD.encode())
+        for made in admin.alter_user_scram_credentials([update]).values():
+            made.result(timeout=30)
     address = f"mongodb://{secured.mongo_address}/?tls=true&tlsCAFile={secured.ca_file}"
     with pymongo.MongoClient[dict[str, Any]](address) as client:
         client.admin.command("createUser", USER, pwd=PASSWORD, roles=["readWriteAnyDatabase"])
