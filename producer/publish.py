@@ -9,16 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from kafka import KafkaProducer  # type: ignore[import-untyped]
-from kafka.errors import (  # type: ignore[import-untyped]
-    KafkaError,
-    KafkaTimeoutError,
-    SaslAuthenticationFailedError,
-)
+from kafka.errors import KafkaError, KafkaTimeoutError  # type: ignore[import-untyped]
 from kafka.partitioner.default import murmur2  # type: ignore[import-untyped]
 
 from producer.heartbeat import Progress
@@ -33,33 +28,6 @@ _BATCH_BYTES = 131_072
 _LARGEST_REQUEST = 1_000_000  # a broker's own limit is a little above
 
 _log = logging.getLogger(__name__)
-
-
-class _ConnectionFailures(logging.Handler):
-    """Why the client's last connection failed: it notes that in its log, and then raises no more than a timeout."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.last: BaseException | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        found = [part for part in record.args or () if isinstance(part, BaseException)]
-        self.last = found[-1] if found else self.last
-
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """While the context lasts they are noted here, and nowhere else."""
-        log = logging.getLogger("kafka.net.manager")
-        level, propagate = log.level, log.propagate
-        log.setLevel(logging.WARNING)
-        log.propagate = False
-        log.addHandler(self)
-        try:
-            yield
-        finally:
-            log.removeHandler(self)
-            log.setLevel(level)
-            log.propagate = propagate
 
 
 class DeliveryError(Exception):
@@ -186,30 +154,38 @@ class Publisher:
         deadline: float,
         wait_seconds: float,
     ) -> None:
-        failures = _ConnectionFailures()
         while True:
             try:
                 if self._producer is None:
-                    with failures.noted():
-                        self._producer = _client(bootstrap, security, delivery_seconds)
+                    self._producer = KafkaProducer(
+                        bootstrap_servers=bootstrap.split(","),
+                        **security,
+                        client_id="tickhouse-producer",
+                        enable_idempotence=True,
+                        acks="all",
+                        delivery_timeout_ms=round(delivery_seconds * 1_000),
+                        request_timeout_ms=15_000,
+                        # An upper limit of half a minute between attempts, the default, would delay what waits.
+                        reconnect_backoff_max_ms=1_000,
+                        max_block_ms=_ATTEMPT_MS,
+                        bootstrap_timeout_ms=_ATTEMPT_MS,
+                        allow_auto_create_topics=False,
+                        metrics_enabled=False,
+                        batch_size=_BATCH_BYTES,
+                        max_request_size=_LARGEST_REQUEST,
+                    )
                 partitions = self._producer.partitions_for(self._topic)
                 if partitions != set(range(len(partitions))):
                     raise DeliveryError(f"the topic {self._topic} has partitions {partitions}, not 0 to n")
                 self.partitions = len(partitions)
                 return
             except KafkaError as error:
-                if isinstance(failures.last, SaslAuthenticationFailedError):
-                    # Asking again and again would not change the answer.
-                    self.close()
-                    raise DeliveryError(
-                        f"the broker at {bootstrap} refuses the user: {failures.last}; check TICKHOUSE_KAFKA_USERNAME, "
-                        "TICKHOUSE_KAFKA_PASSWORD and TICKHOUSE_KAFKA_SASL_MECHANISM"
-                    ) from error
                 if self._producer is None:
-                    note = f"no Kafka broker answers at {bootstrap}: {failures.last or error}"
+                    note = f"no Kafka broker answers at {bootstrap}: {error}"
                     remedy = "start it, or set TICKHOUSE_KAFKA_BOOTSTRAP to where it is"
                     if security:
-                        remedy += ", and see whether TICKHOUSE_KAFKA_SECURITY_PROTOCOL and _CA_FILE suit it"
+                        remedy += ", and see whether TICKHOUSE_KAFKA_SECURITY_PROTOCOL, "
+                        remedy += "_USERNAME, _PASSWORD and _CA_FILE suit it"
                 else:
                     note = f"the broker at {bootstrap} has no topic {self._topic}: {error}"
                     remedy = "create the topic; `tickhouse up` does that"
@@ -260,23 +236,3 @@ class Publisher:
             f"a message was not delivered, and {self.waiting} are not confirmed: {self._error}; "
             "see the broker's log, then start the producer again"
         )
-
-
-def _client(bootstrap: str, security: Mapping[str, str], delivery_seconds: float) -> Any:
-    return KafkaProducer(
-        bootstrap_servers=bootstrap.split(","),
-        **security,
-        client_id="tickhouse-producer",
-        enable_idempotence=True,
-        acks="all",
-        delivery_timeout_ms=round(delivery_seconds * 1_000),
-        request_timeout_ms=15_000,
-        # An upper limit of half a minute between attempts, the default, would delay what waits.
-        reconnect_backoff_max_ms=1_000,
-        max_block_ms=_ATTEMPT_MS,
-        bootstrap_timeout_ms=_ATTEMPT_MS,
-        allow_auto_create_topics=False,
-        metrics_enabled=False,
-        batch_size=_BATCH_BYTES,
-        max_request_size=_LARGEST_REQUEST,
-    )
