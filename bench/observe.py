@@ -24,6 +24,7 @@ from confluent_kafka import Consumer
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
 from spark_jobs.contract import ZSCORE_TOPIC, parse_timestamp
+from spark_jobs.kafka_access import librdkafka_security
 
 _SAMPLE_SECONDS = 10.0
 
@@ -54,6 +55,7 @@ def _read_delays(settings: OrchestrationSettings, delays: list[float], stop: thr
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
+            **librdkafka_security(settings),
             "group.id": "bench-observe",
             "isolation.level": "read_committed",
             "auto.offset.reset": "latest",

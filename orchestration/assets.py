@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
+from pymongo.errors import PyMongoError
 
 from orchestration import checks
 from orchestration.kafka import KafkaAway, Topics
 from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import COLLECTIONS, LoadError, load
+from orchestration.mongo_load import COLLECTIONS, LoadError, fault, load
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.status import stream_lag
 from orchestration.streams import StreamError, Streams
@@ -153,6 +154,8 @@ def collections(
             done = load(lakehouse.get(), store, selected)
         except LoadError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
+        except PyMongoError as error:
+            raise dg.Failure(f"MongoDB {fault(error)}", allow_retries=False) from error
         for window_load in done:
             metadata: dict[str, Any] = {
                 "dagster/row_count": window_load.loaded.documents,

@@ -288,7 +288,7 @@ def sql(
     else:
         table = Table(*(escape(name) for name in rows.column_names))
         for row in rows.to_pylist():
-            table.add_row(*(escape(_cell(value)) for value in row.values()))
+            table.add_row(*(escape(_visible(_cell(value))) for value in row.values()))
         _out.print(table)
 
 
@@ -299,6 +299,11 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return json.dumps(value, default=as_text) if isinstance(value, (list, dict)) else as_text(value)
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes: what a message held must not reach the terminal's own language."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @app.command()

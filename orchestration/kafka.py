@@ -7,9 +7,10 @@ Not here: producing, consuming, starting or configuring a broker.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 Offsets = dict[str, dict[int, int]]
@@ -25,19 +26,35 @@ class KafkaAway(RuntimeError):
     """The broker does not answer; the text says which."""
 
 
+class KafkaRefuses(KafkaAway):
+    """The broker answers, and there is no way in; the text says why, and what to check."""
+
+
+_REFUSALS = {
+    KafkaError._AUTHENTICATION: "TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD and TICKHOUSE_KAFKA_SASL_MECHANISM",
+    KafkaError._SSL: "TICKHOUSE_KAFKA_SECURITY_PROTOCOL and TICKHOUSE_KAFKA_CA_FILE",
+}
+"""What to look at for each."""
+
+
 class Topics:
     """The topics behind `bootstrap`, by one connection that the client keeps and renews. Safe to use from threads."""
 
-    def __init__(self, bootstrap: str, timeout_seconds: float = 2.0) -> None:
+    def __init__(self, bootstrap: str, timeout_seconds: float = 2.0, security: Mapping[str, str] | None = None) -> None:
+        """`security`: further settings of librdkafka (`spark_jobs.kafka_access.librdkafka_security`)."""
         self.bootstrap = bootstrap
         self._timeout = timeout_seconds
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 5_000}, logger=_quiet)
+        self._refusal: KafkaError | None = None
+        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "socket.timeout.ms": 5_000, **(security or {})}
+        client["error_cb"] = self._note_refusal
+        self._admin = AdminClient(client, logger=_quiet)
 
     def end_offsets(self, topics: Iterable[str]) -> Offsets:
         """The next offset that a `read_committed` reader will get to, for each partition of the topics that exist.
 
-        Raises KafkaAway.
+        Raises KafkaAway, KafkaRefuses.
         """
+        self._refusal = None
         try:
             known = self._admin.list_topics(timeout=self._timeout).topics
             wanted = {
@@ -55,8 +72,18 @@ class Topics:
             for position, future in futures.items():
                 ends.setdefault(position.topic, {})[position.partition] = future.result(self._timeout).offset
         except (KafkaException, TimeoutError) as error:
+            self._admin.poll(0)  # tells what the client has noted meanwhile
+            if self._refusal is not None:
+                raise KafkaRefuses(
+                    f"Kafka at {self.bootstrap} lets nobody in ({self._refusal.str()}): check "
+                    f"{_REFUSALS[self._refusal.code()]}"
+                ) from error
             raise KafkaAway(f"Kafka at {self.bootstrap} does not answer") from error
         return ends
+
+    def _note_refusal(self, error: KafkaError) -> None:
+        if error.code() in _REFUSALS:
+            self._refusal = error
 
 
 def lag(ends: Offsets, consumed: Offsets, topics: Iterable[str]) -> int | None:

@@ -22,7 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from bson.datetime_ms import DatetimeMS
 from pymongo import ASCENDING, IndexModel, MongoClient, ReplaceOne, WriteConcern
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 
 from orchestration.lakehouse import ChangesUnavailable, Lakehouse
 from spark_jobs.contract import WINDOWS, timestamp_texts
@@ -36,6 +43,8 @@ COLUMNS = ["symbol", "timestamp", "z_scores"]
 """Of the table: what the documents are made of."""
 VERSIONS_AT_ONCE = 100
 """After so many versions what has been loaded is recorded, so that a long load which is cut off goes on from there."""
+
+_NO_ENTRY = (13, 18)  # the server's codes Unauthorized and AuthenticationFailed
 
 Document = dict[str, Any]
 Record = dict[str, Any]
@@ -59,6 +68,16 @@ COLLECTIONS = {window: collection_name(window) for window in WINDOWS}
 def short_reason(error: PyMongoError) -> str:
     """What a driver's error says, without the topology it appends."""
     return str(error).split(",", maxsplit=1)[0].split(" (", maxsplit=1)[0]
+
+
+def fault(error: PyMongoError) -> str:
+    """What MongoDB does instead of its work and what to do about it, to be read after its name."""
+    reason = short_reason(error)
+    if isinstance(error, ConnectionFailure):
+        return f"does not answer ({reason}): start the stack with `tickhouse up`, or set TICKHOUSE_MONGO_URI"
+    if isinstance(error, ConfigurationError) or (isinstance(error, OperationFailure) and error.code in _NO_ENTRY):
+        return f"refuses ({reason}): check user, password and options in TICKHOUSE_MONGO_URI"
+    return f"reports an error ({reason}): see its log"
 
 
 class Loaded(NamedTuple):
@@ -95,13 +114,8 @@ class MongoStore:
     """The collections behind `uri`, written journaled. A server that is away raises pymongo's PyMongoError."""
 
     def __init__(self, uri: str, timeout_seconds: float = 5.0) -> None:
-        self._client: MongoClient[Document] = MongoClient(
-            uri,
-            serverSelectionTimeoutMS=round(timeout_seconds * 1_000),
-            connectTimeoutMS=round(timeout_seconds * 1_000),
-            tz_aware=True,
-            appname="tickhouse",
-        )
+        """Connect when first used. Raises ConfigurationError, which does not quote the address, when it is wrong."""
+        self._client = _client(uri, round(timeout_seconds * 1_000))
         # Acknowledged means on disk, and on a majority where there are several.
         durable = WriteConcern(w="majority", j=True)
         self._data = self._client.get_database(DATABASE, write_concern=durable)
@@ -155,6 +169,22 @@ class MongoStore:
     def forget(self, window: str) -> None:
         """Remove the record: the next load starts from the beginning."""
         self._records.delete_one({"_id": collection_name(window)})
+
+
+def _client(uri: str, timeout_ms: int) -> MongoClient[Document]:
+    try:
+        return MongoClient(
+            uri,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            tz_aware=True,
+            appname="tickhouse",
+        )
+    except InvalidURI:
+        # The driver quotes the part that it stumbles over, which may be one of the password.
+        raise ConfigurationError("no valid connection string: percent-encode user and password") from None
+    except (ValueError, OSError) as error:  # a port that is no number, a file of certificates that is not there
+        raise ConfigurationError(str(error)) from error
 
 
 def documents_of(rows: pa.RecordBatch, windows: Sequence[str]) -> dict[str, list[Document]]:

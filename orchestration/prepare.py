@@ -11,23 +11,30 @@ import sys
 from confluent_kafka import KafkaException
 
 from orchestration import processes
+from orchestration.kafka import KafkaAway, Topics
 from orchestration.local.broker import TopicMismatch, create_topics
 from orchestration.settings import Endpoints, OrchestrationSettings, SettingsError, write_endpoints
 from spark_jobs.jobs import JOBS, TOPICS
+from spark_jobs.kafka_access import librdkafka_security
+
+_ANSWER_SECONDS = 10.0
 
 
 def prepare(settings: OrchestrationSettings) -> None:
     """Create the topics that are missing, note the addresses, want all streams running.
 
-    Raises TopicMismatch when a topic has another number of partitions, KafkaException when there is no broker.
+    Raises KafkaAway when the broker does not answer or refuses, TopicMismatch when a topic has another number of
+    partitions, KafkaException when one cannot be created.
     """
-    create_topics(settings.kafka_bootstrap, TOPICS)
+    security = librdkafka_security(settings)
+    Topics(settings.kafka_bootstrap, _ANSWER_SECONDS, security).end_offsets(TOPICS)
+    create_topics(settings.kafka_bootstrap, TOPICS, security=security)
     settings.home.mkdir(parents=True, exist_ok=True)
     write_endpoints(
         settings.home,
         Endpoints(
             kafka_bootstrap=settings.kafka_bootstrap,
-            mongo_uri=settings.mongo_uri,
+            mongo_uri=settings.mongo_uri.get_secret_value(),
             lakehouse=settings.lakehouse,
             checkpoints=settings.checkpoints,
             source=settings.source,
@@ -44,11 +51,11 @@ def main() -> int:
     """Prepare for the settings in the environment; returns the exit code."""
     try:
         prepare(OrchestrationSettings.read())
-    except (SettingsError, TopicMismatch) as error:
+    except (SettingsError, KafkaAway, TopicMismatch) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KafkaException as error:
-        sys.stderr.write(f"the broker does not answer ({error}): is TICKHOUSE_KAFKA_BOOTSTRAP right?\n")
+        sys.stderr.write(f"the topics cannot be created: {error}\n")
         return 1
     return 0
 

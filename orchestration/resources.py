@@ -20,10 +20,14 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_load import MongoStore
 from orchestration.settings import OrchestrationSettings
 from orchestration.streams import Streams, command_of
+from spark_jobs.kafka_access import librdkafka_security
 
 
 class HomeResource(dg.ConfigurableResource[Any]):
-    """A home and, where given, addresses that win over its own."""
+    """A home and, where given, addresses that win over its own.
+
+    What is given is shown in Dagster's interface: an address with a password belongs into the environment.
+    """
 
     home: str
     kafka_bootstrap: str | None = None
@@ -67,12 +71,14 @@ class TopicsResource(HomeResource):
 
     def get(self) -> Topics:
         """The topics of the home's broker, by a connection that is kept: making one takes longer than asking."""
-        return _topics(self.settings().kafka_bootstrap, self.timeout_seconds)
+        settings = self.settings()
+        security = tuple(librdkafka_security(settings).items())
+        return _topics(settings.kafka_bootstrap, self.timeout_seconds, security)
 
 
 @cache
-def _topics(bootstrap: str, timeout_seconds: float) -> Topics:
-    return Topics(bootstrap, timeout_seconds)
+def _topics(bootstrap: str, timeout_seconds: float, security: tuple[tuple[str, str], ...]) -> Topics:
+    return Topics(bootstrap, timeout_seconds, dict(security))
 
 
 class MongoResource(HomeResource):
@@ -83,7 +89,7 @@ class MongoResource(HomeResource):
     @contextmanager
     def open(self) -> Iterator[MongoStore]:
         """The collections, for the time of the context."""
-        store = MongoStore(self.settings().mongo_uri, self.timeout_seconds)
+        store = MongoStore(self.settings().mongo_uri.get_secret_value(), self.timeout_seconds)
         try:
             yield store
         finally:

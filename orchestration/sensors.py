@@ -23,7 +23,7 @@ from orchestration.housekeeping import tidy_runs
 from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
 from orchestration.kafka import KafkaAway, Offsets
 from orchestration.lakehouse import Lakehouse, TableVersion
-from orchestration.mongo_load import TABLE, short_reason
+from orchestration.mongo_load import TABLE, fault
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.status import archive_lag, stream_lag
 from orchestration.streams import Streams
@@ -285,8 +285,7 @@ def load_new_zscores(
         with mongo.open() as store:
             loaded = store.loaded()
     except PyMongoError as error:
-        away = f"MongoDB does not answer, nothing is attempted until it does: {short_reason(error)}"
-        return dg.SensorResult(skip_reason=away)
+        return dg.SensorResult(skip_reason=f"MongoDB {fault(error)}; nothing is attempted until then")
     newest = lakehouse.get().version(TABLE)
     decision = decide_load(
         newest,

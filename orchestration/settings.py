@@ -10,10 +10,21 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from orchestration.mongo_address import without_secrets
 from orchestration.processes import write_json
+from spark_jobs.kafka_access import KafkaSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "TICKHOUSE_"
@@ -32,7 +43,8 @@ class Endpoints(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     kafka_bootstrap: str
-    mongo_uri: str
+    mongo_uri: Annotated[str, AfterValidator(without_secrets)]
+    """Without user and password: who needs these has them from the environment, and no file has them."""
     lakehouse: str
     checkpoints: str
     dagster_url: str | None = None
@@ -44,7 +56,7 @@ class Endpoints(BaseModel):
     lateness_seconds: float = 10
 
 
-class OrchestrationSettings(BaseSettings):
+class OrchestrationSettings(KafkaSettings):
     """Everything the stack can be told. Paths are absolute; `lakehouse` and `checkpoints` are URIs or paths."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
@@ -52,8 +64,8 @@ class OrchestrationSettings(BaseSettings):
     home: AbsolutePath = Field(default=Path(".tickhouse"), validate_default=True)
     tools: AbsolutePath = Field(default=PROJECT_ROOT / ".tools", validate_default=True)
     jars: AbsolutePath = Path()
-    kafka_bootstrap: str = "127.0.0.1:9092"
-    mongo_uri: str = "mongodb://127.0.0.1:27017/?journal=true"
+    mongo_uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?journal=true")
+    """With user and password (`authSource`) and TLS (`tls=true&tlsCAFile=…`) where the server asks for them."""
     lakehouse: str = ""
     checkpoints: str = ""
     port: Port = 3000
@@ -61,7 +73,7 @@ class OrchestrationSettings(BaseSettings):
     mongo_port: Port = 27017
     source: str = "auto"
     binance_url: str | None = None
-    symbols: Annotated[list[str], NoDecode] = ["BTCUSDT"]
+    symbols: Annotated[list[str], NoDecode] = Field(["BTCUSDT"])
     speed: str = "1"
     replay_timestamps: Literal["recorded", "now"] = "recorded"
     step_ms: Annotated[int, Field(ge=1)] = 100
@@ -79,6 +91,13 @@ class OrchestrationSettings(BaseSettings):
         if not value or not all(re.fullmatch(r"[A-Z0-9._-]{1,32}", symbol) for symbol in value):
             raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: capital letters, digits, dot, underscore, hyphen")
         return list(dict.fromkeys(value))
+
+    @field_validator("mongo_uri")
+    @classmethod
+    def _connection_string(cls, value: SecretStr) -> SecretStr:
+        if not re.match(r"mongodb(\+srv)?://[^/]", value.get_secret_value()):
+            raise ValueError("is an address such as mongodb://127.0.0.1:27017/?journal=true")
+        return value
 
     @field_validator("source")
     @classmethod
@@ -146,6 +165,8 @@ def write_endpoints(home: Path, endpoints: Endpoints) -> None:
 def _sentence(error: ValidationError) -> str:
     told = []
     for problem in error.errors():
-        name = str(problem["loc"][0]).upper() if problem["loc"] else "?"
-        told.append(f"{PREFIX}{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+        field = str(problem["loc"][0])
+        secret = OrchestrationSettings.model_fields[field].annotation is SecretStr
+        value = "" if secret else f"={problem['input']!r}"
+        told.append(f"{PREFIX}{field.upper()}{value}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(told)

@@ -25,6 +25,7 @@ from spark_jobs.checkpoint_lock import CheckpointHeld, locked
 from spark_jobs.checkpoints import Checkpoint
 from spark_jobs.gaps import Gap, find_gaps, past
 from spark_jobs.jobs import JOBS
+from spark_jobs.kafka_access import librdkafka_security
 from spark_jobs.refusals import Refusal
 from spark_jobs.topics import Topic, TopicsUnknown, look
 
@@ -56,7 +57,8 @@ def find(settings: OrchestrationSettings, stream: str) -> list[Skip]:
         try:
             checkpoint = _checkpoint(stream, query, folder)
             progress, known_ids = checkpoint.inspect(), checkpoint.topic_ids()
-            topics = look(names, {"bootstrap.servers": settings.kafka_bootstrap}, 10.0)
+            client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
+            topics = look(names, client, 10.0)
         except (Refusal, TopicsUnknown) as error:
             raise SkipFailed(str(error)) from error
         gaps = find_gaps(progress.offsets, progress.planned, known_ids, topics) if progress else []

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from confluent_kafka import KafkaException
+from pydantic import SecretStr
 
 from orchestration import processes, services
 from orchestration.arrival import Arrival
@@ -192,8 +193,13 @@ class _Stack:
             class_data.make(self._settings.tools, self._java, os.environ, self._say)
             source, note, binance_url = self._choose_source()
         addresses = {
+            # The broker of this stack is for this machine only, and asks for nothing.
             "kafka_bootstrap": f"127.0.0.1:{self._ports.kafka}",
-            "mongo_uri": mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri,
+            "kafka_security_protocol": "PLAINTEXT",
+            "kafka_username": "",
+            "kafka_password": SecretStr(""),
+            "kafka_ca_file": None,
+            "mongo_uri": SecretStr(mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri),
         }
         self._settings = self._settings.model_copy(update=addresses)
         environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
@@ -210,7 +216,7 @@ class _Stack:
             processes.set_wanted(self._home, name, "running")
         kafka_broker.wait_ready(self._settings.kafka_bootstrap, self._alive("kafka"), _READY_SECONDS)
         kafka_broker.create_topics(self._settings.kafka_bootstrap, TOPICS)
-        mongo_server.wait_ready(self._settings.mongo_uri, self._alive("mongod"), _READY_SECONDS)
+        mongo_server.wait_ready(self._settings.mongo_uri.get_secret_value(), self._alive("mongod"), _READY_SECONDS)
         needs = ["kafka"]
         if source == "simulator":
             needs.append("simulator")
@@ -257,7 +263,7 @@ class _Stack:
         settings = self._settings
         return Endpoints(
             kafka_bootstrap=settings.kafka_bootstrap,
-            mongo_uri=settings.mongo_uri,
+            mongo_uri=settings.mongo_uri.get_secret_value(),
             lakehouse=settings.lakehouse,
             checkpoints=settings.checkpoints,
             dagster_url=f"http://127.0.0.1:{self._ports.ui}" if self._ports.ui else None,

@@ -8,7 +8,6 @@ Not here: changing anything; the command line (`orchestration.cli`).
 from __future__ import annotations
 
 import datetime
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration import gap_table, processes
-from orchestration.kafka import KafkaAway, Offsets, Topics, lag
+from orchestration.kafka import KafkaAway, KafkaRefuses, Offsets, Topics, lag
 from orchestration.lakehouse import Lakehouse, TableVersion
-from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, short_reason
+from orchestration.mongo_address import without_password
+from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.streams import Streams
 from orchestration.supervisor import StreamView, epoch_seconds
 from spark_jobs.jobs import JOBS, TOPICS, JobSpec
+from spark_jobs.kafka_access import librdkafka_security
 
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
@@ -143,7 +144,7 @@ def collect(settings: OrchestrationSettings) -> Status:
         source=source,
         source_note=endpoints.source_note if endpoints else None,
         kafka_bootstrap=settings.kafka_bootstrap,
-        mongo_uri=without_password(settings.mongo_uri),
+        mongo_uri=without_password(settings.mongo_uri.get_secret_value()),
         lakehouse=settings.lakehouse,
         dagster_url=endpoints.dagster_url if endpoints else None,
         producer=_producer(settings, producer),
@@ -220,14 +221,12 @@ def archive_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> i
     return sum(known) if heartbeat and known and len(known) == len(lags) else None
 
 
-def without_password(uri: str) -> str:
-    """A connection string fit to be shown: user and password replaced."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
-
-
 def _ends(settings: OrchestrationSettings, problems: list[str]) -> Offsets:
     try:
-        return Topics(settings.kafka_bootstrap, _KAFKA_SECONDS).end_offsets(TOPICS)
+        return Topics(settings.kafka_bootstrap, _KAFKA_SECONDS, librdkafka_security(settings)).end_offsets(TOPICS)
+    except KafkaRefuses as error:
+        problems.append(f"{error}")
+        return {}
     except KafkaAway as error:
         problems.append(f"{error}: start the stack with `tickhouse up`, or set TICKHOUSE_KAFKA_BOOTSTRAP")
         return {}
@@ -251,16 +250,13 @@ def _gaps(settings: OrchestrationSettings, problems: list[str]) -> list[GapStatu
 
 def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded]:
     try:
-        store = MongoStore(settings.mongo_uri, _MONGO_SECONDS)
+        store = MongoStore(settings.mongo_uri.get_secret_value(), _MONGO_SECONDS)
         try:
             return store.loaded()
         finally:
             store.close()
     except PyMongoError as error:
-        problems.append(
-            f"MongoDB at {without_password(settings.mongo_uri)} does not answer ({short_reason(error)}): "
-            "start the stack with `tickhouse up`, or set TICKHOUSE_MONGO_URI"
-        )
+        problems.append(f"MongoDB at {without_password(settings.mongo_uri.get_secret_value())} {fault(error)}")
         return {}
 
 

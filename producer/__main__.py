@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kafka.errors import KafkaError  # type: ignore[import-untyped]
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from producer.heartbeat import Heartbeat, Progress
+from producer.kafka_access import client_security
 from producer.lines import RecordingError
 from producer.publish import DeliveryError, Publisher, Stopped
 from producer.resume import ResumeError
@@ -46,8 +47,10 @@ def main() -> int:
         settings = ProducerSettings()
     except ValidationError as error:
         for fault in error.errors():
-            name = f"TICKHOUSE_{'_'.join(map(str, fault['loc'])).upper()}"
-            _log.error("%s: %s (it is %r)", name, fault["msg"].removeprefix("Value error, "), fault["input"])
+            field = str(fault["loc"][0])
+            secret = ProducerSettings.model_fields[field].annotation is SecretStr
+            found = "" if secret else f" (it is {fault['input']!r})"
+            _log.error("TICKHOUSE_%s: %s%s", field.upper(), fault["msg"].removeprefix("Value error, "), found)
         return 2
     stop = _stop_event()
     run_folder = settings.home / "run"
@@ -90,6 +93,7 @@ def _produce(settings: ProducerSettings, run_folder: Path, progress: Progress, s
             settings.ticks_topic,
             progress,
             stop,
+            security=client_security(settings),
             buffer_messages=settings.buffer_messages,
             delivery_seconds=settings.delivery_seconds,
             wait_seconds=settings.broker_wait_seconds,
@@ -139,6 +143,7 @@ def _source(
     return ReplaySource(
         settings.replay_file,
         settings.kafka_bootstrap,
+        client_security(settings),
         settings.ticks_topic,
         settings.speed_factor,
         shift_to_now,

@@ -29,6 +29,11 @@ def utc_text(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def printable(text: str) -> str:
+    """The text on one line and without control characters: what a server answered may be shown on a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a small file so that readers see the old or the new one, never a part. Raises OSError."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -63,6 +68,7 @@ class Progress:
 
     def change(self, state: State, note: str | None = None) -> None:
         """Set state and note, with a log line when the state is another one or a new note appears."""
+        note = None if note is None else printable(note)
         with self._lock:
             changed = state != self.state or (note is not None and self.note is None)
             self.state, self.note = state, note
@@ -73,6 +79,7 @@ class Progress:
 
     def fail(self, error: str) -> None:
         """Set the state to failed, for the first reason given."""
+        error = printable(error)
         with self._lock:
             if self.state == "failed":
                 return

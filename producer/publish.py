@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from kafka import KafkaProducer  # type: ignore[import-untyped]
@@ -52,11 +53,15 @@ class Publisher:
         progress: Progress,
         stop: threading.Event,
         *,
+        security: Mapping[str, str],
         buffer_messages: int,
         delivery_seconds: float,
         wait_seconds: float,
     ) -> None:
-        """Connect, waiting at most `wait_seconds`. Raises DeliveryError, or Stopped when `stop` is set meanwhile."""
+        """Connect, waiting at most `wait_seconds`. Raises DeliveryError, or Stopped when `stop` is set meanwhile.
+
+        `security`: the client's arguments beside the address (`kafka_access.client_security`).
+        """
         self._topic = topic
         self._progress = progress
         self._stop = stop
@@ -67,7 +72,7 @@ class Publisher:
         self._producer: Any = None
         self.partitions = 0
         """How many partitions the topic has."""
-        self._connect(bootstrap, delivery_seconds, time.monotonic() + wait_seconds, wait_seconds)
+        self._connect(bootstrap, security, delivery_seconds, time.monotonic() + wait_seconds, wait_seconds)
 
     @property
     def waiting(self) -> int:
@@ -149,12 +154,20 @@ class Publisher:
         except KafkaError as error:
             _log.warning("while closing: %s", error)
 
-    def _connect(self, bootstrap: str, delivery_seconds: float, deadline: float, wait_seconds: float) -> None:
+    def _connect(
+        self,
+        bootstrap: str,
+        security: Mapping[str, str],
+        delivery_seconds: float,
+        deadline: float,
+        wait_seconds: float,
+    ) -> None:
         while True:
             try:
                 if self._producer is None:
                     self._producer = KafkaProducer(
                         bootstrap_servers=bootstrap.split(","),
+                        **security,
                         client_id="tickhouse-producer",
                         enable_idempotence=True,
                         acks="all",
@@ -178,6 +191,9 @@ class Publisher:
                 if self._producer is None:
                     note = f"no Kafka broker answers at {bootstrap}: {error}"
                     remedy = "start it, or set TICKHOUSE_KAFKA_BOOTSTRAP to where it is"
+                    if security:
+                        remedy += ", and see whether TICKHOUSE_KAFKA_SECURITY_PROTOCOL, "
+                        remedy += "_USERNAME, _PASSWORD and _CA_FILE suit it"
                 else:
                     note = f"the broker at {bootstrap} has no topic {self._topic}: {error}"
                     remedy = "create the topic; `tickhouse up` does that"

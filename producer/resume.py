@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition  # type: ignore[import-untyped]
@@ -60,16 +60,23 @@ class Reached(NamedTuple):
 
 
 def find_reached(
-    bootstrap: str, topic: str, replay: str, partitions: int, wanted: Callable[[], bool] = lambda: True
+    bootstrap: str,
+    security: Mapping[str, str],
+    topic: str,
+    replay: str,
+    partitions: int,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Reached:
     """Look for the last record of a replay in each partition.
 
     An earlier run that was killed may have left requests that the broker is still taking in: the look is repeated
     until a second passes without a new record of this replay. `wanted` is asked now and then; False ends it early.
+    `security`: the client's arguments beside the address.
     Raises ResumeError, and KafkaError when the broker goes away.
     """
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,
+        **security,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         allow_auto_create_topics=False,

@@ -1,7 +1,7 @@
 """Settings of the producer, read once from `TICKHOUSE_…` environment variables.
 
-Belongs here: names, defaults, validation. Does not belong here: settings of streams or of the local stack, which
-have an object of their own in their own package.
+Belongs here: names, defaults, validation. Does not belong here: how the brokers are reached (`kafka_access`), or
+settings of streams or of the local stack, which have an object of their own in their own package.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from producer.kafka_access import KafkaSettings
 
 REPLAY_PREFIX = "replay:"
 
 
-class ProducerSettings(BaseSettings):
+class ProducerSettings(KafkaSettings):
     """What the producer needs to know. Raises pydantic's ValidationError naming what is wrong."""
 
     model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Path(".tickhouse")
     """Folder that the heartbeat is written under."""
-    kafka_bootstrap: str = "127.0.0.1:9092"
     ticks_topic: str = "btc-price"
     """The topic; the stream jobs read `btc-price`, so another name is of use only in tests."""
     source: str = "binance"

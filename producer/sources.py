@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -201,6 +201,7 @@ class ReplaySource:
         self,
         path: Path,
         bootstrap: str,
+        security: Mapping[str, str],
         topic: str,
         speed: float | None,
         shift_to_now: bool,
@@ -212,6 +213,7 @@ class ReplaySource:
         """`speed` is in recorded seconds per second, None for as fast as it goes."""
         self._path = path
         self._bootstrap = bootstrap
+        self._security = security
         self._topic = topic
         self._speed = speed
         self._shift_to_now = shift_to_now
@@ -231,7 +233,12 @@ class ReplaySource:
         recording = survey(self._path)
         replay = f"{recording.digest}-{'now' if self._shift_to_now else 'recorded'}"
         reached = find_reached(
-            self._bootstrap, self._topic, replay, self._publisher.partitions, lambda: not self._stop.is_set()
+            self._bootstrap,
+            self._security,
+            self._topic,
+            replay,
+            self._publisher.partitions,
+            lambda: not self._stop.is_set(),
         )
         if self._stop.is_set():
             return False

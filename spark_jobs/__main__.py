@@ -26,7 +26,10 @@ def main() -> int:
     try:
         settings = StreamSettings()
     except ValidationError as error:
-        sys.stderr.write(f"{error}\n")
+        for fault in error.errors(include_input=False):
+            sys.stderr.write(
+                f"TICKHOUSE_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}\n"
+            )
         return EXIT_CODE
     # Spark takes seconds to import: not before the settings are known to be right.
     from spark_jobs.run import run

@@ -31,6 +31,7 @@ from spark_jobs.checkpoints import Checkpoint, Progress
 from spark_jobs.gaps import find_gaps, refusal
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
+from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.packing import PACKED_TYPE, pack
@@ -125,7 +126,7 @@ class _Job:
         self._spark = spark
         self._heartbeat = heartbeat
         self._stopping = stopping
-        self._client = {"bootstrap.servers": settings.kafka_bootstrap}
+        self._client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
         self._target = KafkaTarget(self._spec.outputs, self._client)
         self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
         """By query, with the topics that it reads."""
@@ -185,7 +186,8 @@ class _Job:
             if failure is not None:
                 _log.error("query %s failed: %s", query.name, failure)
                 self._explain(str(query.name), str(failure))
-                raise QueryFailed(f"query {query.name}: {_root_cause(str(failure))}")
+                reason = refusal_in(str(failure)) or _root_cause(str(failure))
+                raise QueryFailed(f"query {query.name}: {reason}")
 
     def _explain(self, query: str, failure: str) -> None:
         """Raise the Refusal that a query's failure comes to, if it comes to one."""
@@ -279,6 +281,7 @@ class _Job:
         reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
         return (
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
+            .options(**spark_security(self._settings))
             .option("kafka.isolation.level", "read_committed")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")

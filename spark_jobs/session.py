@@ -67,6 +67,9 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"{_JVM_OPTIONS} {settings.driver_java_options}".strip(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # Plans are part of error messages, and a reader's options are part of plans; its password is in one of them.
+        "spark.sql.redaction.options.regex": "(?i)url|password|jaas",
+        "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         # All timestamps are UTC, stored as microseconds that every reader understands.

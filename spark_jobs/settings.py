@@ -1,6 +1,7 @@
 """Settings of the stream jobs, read once from `TICKHOUSE_…` environment variables.
 
-Belongs here: names, defaults and validation. Does not belong here: Spark's own settings (`session`).
+Belongs here: names, defaults and validation. Does not belong here: Spark's own settings (`session`), and how
+the brokers are reached (`kafka_access`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from spark_jobs.kafka_access import KafkaSettings
 
 
-class StreamSettings(BaseSettings):
+class StreamSettings(KafkaSettings):
     """What a stream job needs to know. Raises pydantic's ValidationError naming what is wrong."""
 
     model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True)
 
     home: Path = Path(".tickhouse")
     """Folder for heartbeats, and for tables and checkpoints unless these are given as URIs."""
-    kafka_bootstrap: str = "127.0.0.1:9092"
     lakehouse: str = ""
     """URI of the folder of the Delta tables: any that Spark can write; empty = under the home."""
     checkpoints: str = ""

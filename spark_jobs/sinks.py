@@ -54,7 +54,10 @@ class KafkaTarget(NamedTuple):
 
     topics: tuple[str, ...]
     client: dict[str, str]
-    """librdkafka settings for reaching the brokers."""
+    """librdkafka settings for reaching the brokers, the password among them."""
+
+    def __repr__(self) -> str:
+        return f"KafkaTarget(topics={self.topics}, bootstrap={self.client.get('bootstrap.servers')})"
 
 
 def publish_batch(results: DataFrame, query_id: str, batch: int, target: KafkaTarget) -> Published:

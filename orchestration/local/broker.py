@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,12 +165,15 @@ def wait_ready(bootstrap: str, alive: Callable[[], bool], timeout_seconds: float
             time.sleep(0.1)
 
 
-def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS) -> None:
+def create_topics(
+    bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS, security: Mapping[str, str] | None = None
+) -> None:
     """Create the topics that are not there yet; returns once the broker knows them all.
 
-    Raises TopicMismatch, KafkaException, NotReady.
+    `security`: further settings of librdkafka, for a broker that is not the local one. Raises TopicMismatch,
+    KafkaException, NotReady.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, **(security or {})})
     existing = admin.list_topics(timeout=10).topics
     for name in names:
         if name in existing and len(existing[name].partitions) != partitions:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestration import processes
@@ -59,6 +62,29 @@ def alive(home: Path) -> list[str]:
     return [name for name, process in recorded.items() if process is not None and processes.alive(process)]
 
 
+def listeners(home: Path) -> dict[str, set[str]]:
+    """The addresses at which each recorded process and its descendants can be reached."""
+    found: dict[str, set[str]] = {}
+    for name in alive(home):
+        process = processes.recorded(home, name)
+        assert process is not None
+        leader = psutil.Process(process.pid)
+        for member in [leader, *leader.children(recursive=True)]:
+            try:
+                sockets = member.net_connections("inet")
+            except psutil.NoSuchProcess:
+                continue
+            for one in sockets:
+                if one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and not one.raddr):
+                    found.setdefault(name, set()).add(one.laddr.ip)
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home: Path) -> None:
     recording, output = tmp_path / "ticks.jsonl.gz", tmp_path / "up.log"
     lines = generate(seed=3, symbols=("BTCUSDT", "ETHUSDT", "SHIBUSDT"), ticks=9_000)
@@ -73,6 +99,9 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
             ("prices", "moving", "zscore", "trend"), "running"
         )
         assert seen["streams"]["prices"]["input_rows"] == len(lines)
+        reachable = listeners(home)
+        assert reachable.keys() >= {"kafka", "mongod", "code-server", "webserver", "prices", "zscore"}
+        assert [(name, ip) for name, found in reachable.items() for ip in found if not is_loopback(ip)] == []
         rows = subprocess.run(
             [TICKHOUSE, "sql", "--format", "json", "--home", str(home), "SELECT count(*) AS n FROM zscores"],
             capture_output=True,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 from pymongo import MongoClient
+from pymongo.errors import ConfigurationError
 
 from orchestration.lakehouse import Lakehouse, NotAppendOnly
 from orchestration.mongo_load import (
@@ -22,6 +25,7 @@ from orchestration.mongo_load import (
     LoadError,
     MongoStore,
     WindowLoad,
+    fault,
     load,
 )
 from spark_jobs.contract import WINDOWS
@@ -317,3 +321,32 @@ def test_a_row_with_other_windows_is_a_fault(tmp_path: Path, store: MongoStore) 
 def test_without_a_table_the_reason_says_what_to_do(tmp_path: Path, store: MongoStore) -> None:
     with pytest.raises(LoadError, match="start the zscore stream"):
         load(Lakehouse(str(tmp_path)), store)
+
+
+@pytest.mark.parametrize("symbol", ["$where", "a.b", '{"$gt": ""}', "_id", "\x00", "__proto__"])
+def test_a_symbol_is_a_value_whatever_it_spells(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], symbol: str
+) -> None:
+    append(tmp_path, rows(range(3)))
+    append(tmp_path, rows(range(3), symbol=symbol))
+    for _ in range(2):  # a repeated load finds each document by a value, too
+        load(Lakehouse(str(tmp_path)), store, ["30s"])
+        store.forget("30s")
+    found = {document["_id"]: document for document in client[DATABASE][COLLECTIONS["30s"]].find()}
+    assert found == expected(range(3), "30s") | expected(range(3), "30s", symbol)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://{}:Pl4nted/7d1f@127.0.0.1:1/",
+        "mongodb://{}:Pl4nted@7d1f@127.0.0.1:1/",  # pragma: allowlist secret
+        "mongodb://{}:Pl4nted7d1f@127.0.0.1:x/",  # pragma: allowlist secret
+        "mongodb://{}:Pl4nted7d1f@127.0.0.1:1/?tls=true&tlsCAFile=/not/there",  # pragma: allowlist secret
+    ],
+)
+def test_a_wrong_address_is_told_without_what_it_holds(uri: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        MongoStore(uri.format("anna"))
+    assert "refuses" in fault(refusal.value)
+    assert not re.search("Pl4nted|7d1f", "".join(traceback.format_exception(refusal.value)))

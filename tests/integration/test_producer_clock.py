@@ -41,7 +41,7 @@ class Polling:
         self._stop = threading.Event()
         self._publisher = Publisher(
             bootstrap, self.topic, self.progress, self._stop, buffer_messages=1_000, delivery_seconds=60,
-            wait_seconds=30,
+            wait_seconds=30, security={},
         )  # fmt: skip
         source = PollingSource(
             self.simulator.url, ("BTCUSDT",), 100, 5, pause_file, self._publisher, self.progress, self._stop

@@ -84,7 +84,16 @@ def test_later_commands_find_the_running_stack_unless_told_otherwise(
     monkeypatch.setenv("TICKHOUSE_KAFKA_BOOTSTRAP", "127.0.0.1:9999")
     settings = OrchestrationSettings.read(home=tmp_path)
     assert settings.kafka_bootstrap == "127.0.0.1:9999"
-    assert settings.mongo_uri == endpoints.mongo_uri
+    assert settings.mongo_uri.get_secret_value() == endpoints.mongo_uri
+
+
+def test_a_wrong_connection_string_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKHOUSE_MONGO_URI", "anna:Pl4nted7d1f@db")
+    with pytest.raises(SettingsError, match="TICKHOUSE_MONGO_URI: is an address such as mongodb://") as refusal:
+        OrchestrationSettings.read()
+    assert "Pl4nted7d1f" not in str(refusal.value)
+    monkeypatch.setenv("TICKHOUSE_MONGO_URI", "mongodb://{}:Pl4nted7d1f@db/".format("anna"))  # pragma: allowlist secret
+    assert "Pl4nted7d1f" not in repr(OrchestrationSettings.read())
 
 
 def test_damaged_addresses_are_told(tmp_path: Path) -> None:

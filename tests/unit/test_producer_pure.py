@@ -23,6 +23,7 @@ from producer.answers import (
     pause_after,
     read_answer,
 )
+from producer.heartbeat import Progress
 from producer.schedule import PLAUSIBLE_GAP_SECONDS, Pace, next_poll, plausible_times
 from producer.settings import ProducerSettings
 from producer.ticks import Identities, floor_to_step, price_literal, tick_message, timestamp_text
@@ -397,3 +398,11 @@ def test_a_setting_without_a_meaning_is_refused_by_name(monkeypatch: pytest.Monk
     with pytest.raises(ValidationError) as caught:
         ProducerSettings()
     assert [fault["loc"] for fault in caught.value.errors()] == [(name.lower(),)]
+
+
+def test_what_a_server_answers_cannot_speak_to_the_terminal() -> None:
+    progress = Progress("binance")
+    progress.change("waiting", "no price:\n\x1b[2J\x9b31m\u202e evil\x00")
+    assert progress.note == "no price: \ufffd[2J\ufffd31m\ufffd evil\ufffd"
+    progress.fail("\x1b]0;title\x07")
+    assert progress.error == "\ufffd]0;title\ufffd"

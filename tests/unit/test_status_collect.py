@@ -25,7 +25,7 @@ def settings(home: Path) -> OrchestrationSettings:
     return OrchestrationSettings(
         home=home,
         kafka_bootstrap=NOWHERE,
-        mongo_uri=f"mongodb://anna:secret@{NOWHERE}/",
+        mongo_uri=f"mongodb://anna:secret@{NOWHERE}/",  # pragma: allowlist secret
         lakehouse=str(home / "lakehouse"),
     )
 

@@ -11,8 +11,10 @@ import pytest
 
 from orchestration.kafka import lag
 from orchestration.lakehouse import TableVersion
+from orchestration.mongo_address import without_password, without_secrets
 from orchestration.mongo_load import COLLECTIONS, Loaded
-from orchestration.status import archive_lag, stream_lag, waiting_for, without_password
+from orchestration.settings import Endpoints
+from orchestration.status import archive_lag, stream_lag, waiting_for
 from spark_jobs.jobs import JOBS, TOPICS
 
 SOURCE = "replay:/data/ticks.jsonl.gz"
@@ -108,9 +110,29 @@ def test_lags_of_a_job_are_of_its_computation_and_of_its_copies() -> None:
     ("uri", "shown"),
     [
         ("mongodb://127.0.0.1:27017/?journal=true", "mongodb://127.0.0.1:27017/?journal=true"),
-        ("mongodb://anna:secret@db/?w=1", "mongodb://***@db/?w=1"),
-        ("mongodb+srv://anna:p%40ss@db.example/", "mongodb+srv://***@db.example/"),
+        ("mongodb://anna:secret@db/?w=1", "mongodb://***@db/?w=1"),  # pragma: allowlist secret
+        ("mongodb+srv://anna:p%40ss@db.example/", "mongodb+srv://***@db.example/"),  # pragma: allowlist secret
+        ("mongodb://anna:p@s/s@db,other:1/x?w=1", "mongodb://***@db,other:1/x?w=1"),  # pragma: allowlist secret
+        (
+            "mongodb://db/?tls=true&TlsCertificateKeyFilePassword=s&w=1",
+            "mongodb://db/?tls=true&TlsCertificateKeyFilePassword=***&w=1",
+        ),
     ],
 )
 def test_passwords_are_not_shown(uri: str, shown: str) -> None:
     assert without_password(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("mongodb://127.0.0.1:27017/?journal=true", "mongodb://127.0.0.1:27017/?journal=true"),
+        ("mongodb://anna:p%40ss@db,other:1/x?w=1", "mongodb://db,other:1/x?w=1"),  # pragma: allowlist secret
+        ("mongodb://db/?authMechanismProperties=AWS_SESSION_TOKEN:s&w=1", "mongodb://db/?w=1"),
+        ("mongodb://db/?tlsCertificateKeyFilePassword=s", "mongodb://db/"),
+    ],
+)
+def test_passwords_are_not_kept(uri: str, kept: str) -> None:
+    assert without_secrets(uri) == kept
+    endpoints = Endpoints(kafka_bootstrap="k:1", mongo_uri=uri, lakehouse="l", checkpoints="c", source="simulator")
+    assert endpoints.mongo_uri == kept

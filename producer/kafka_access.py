@@ -1,0 +1,92 @@
+"""Reaching the Kafka brokers: where they are, as whom, and what Kafka's client calls that.
+
+Belongs here: those settings, their validation, their translation. Does not belong here: all other settings
+(`settings`), sending (`publish`). The stream jobs have settings of the same names for their own clients.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSettings(BaseSettings):
+    """What it takes to reach the brokers. Each field is validated with those before it: the order matters."""
+
+    # An error would otherwise be told with the value, which may be the password.
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True, hide_input_in_errors=True)
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """SSL: encrypted, the broker proves who it is. SASL: user and password are asked for."""
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    kafka_username: str = Field("", validate_default=True)
+    kafka_password: SecretStr = Field(SecretStr(""), validate_default=True)
+    kafka_ca_file: Path | None = None
+    """PEM file of the authorities whose certificates are believed; those of the system when left out."""
+
+    @field_validator("kafka_security_protocol")
+    @classmethod
+    def _encrypted_on_networks(cls, value: str, info: ValidationInfo) -> str:
+        bootstrap = info.data.get("kafka_bootstrap", "")
+        if value == "SASL_PLAINTEXT" and not all(_is_loopback(address) for address in bootstrap.split(",")):
+            raise ValueError("must be SASL_SSL for brokers on other machines: a password is not sent unencrypted")
+        return value
+
+    @field_validator("kafka_username", "kafka_password")
+    @classmethod
+    def _given_if_asked_for(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        protocol = info.data.get("kafka_security_protocol")
+        if protocol is None:
+            return value  # wrong itself, and said to be
+        if protocol.startswith("SASL_") and not text:
+            raise ValueError(f"is needed with TICKHOUSE_KAFKA_SECURITY_PROTOCOL={protocol}")
+        if text and not protocol.startswith("SASL_"):
+            raise ValueError(f"needs TICKHOUSE_KAFKA_SECURITY_PROTOCOL=SASL_SSL, and that is {protocol}")
+        if not text.isprintable():
+            raise ValueError("must have printable characters only")
+        return value
+
+    @field_validator("kafka_ca_file")
+    @classmethod
+    def _certificates(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        protocol = info.data.get("kafka_security_protocol")
+        if value is None or protocol is None:
+            return value
+        if not protocol.endswith("SSL"):
+            raise ValueError(f"needs TICKHOUSE_KAFKA_SECURITY_PROTOCOL=SASL_SSL or SSL, and that is {protocol}")
+        value = value.expanduser().absolute()
+        try:
+            ssl.create_default_context(cafile=value)
+        except OSError as error:  # ssl.SSLError, which says what is no certificate, is one
+            raise ValueError(f"is no readable PEM file of certificates: {error.strerror or error}") from error
+        return value
+
+
+def client_security(settings: KafkaSettings) -> dict[str, str]:
+    """The arguments of kafka-python's clients beside `bootstrap_servers`; none for brokers that ask for nothing."""
+    options: dict[str, str] = {}
+    if settings.kafka_security_protocol != "PLAINTEXT":
+        options["security_protocol"] = settings.kafka_security_protocol
+    if settings.kafka_ca_file is not None:
+        options["ssl_cafile"] = str(settings.kafka_ca_file)
+    if settings.kafka_security_protocol.startswith("SASL_"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_username
+        options["sasl_plain_password"] = settings.kafka_password.get_secret_value()
+    return options
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        host = urlsplit(f"//{address.strip()}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
