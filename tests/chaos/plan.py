@@ -44,16 +44,16 @@ KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
     "kill stream": (6, STREAMS),
     "kill driver": (4, STREAMS),
     "kill JVM": (4, STREAMS),
-    "kill worker": (5, STREAMS),
-    "kill service": (5, ("kafka", "mongod", "producer", "daemon", "code-server")),
-    "kill run": (3, ("load",)),
+    "kill worker": (12, STREAMS),
+    "kill service": (9, ("kafka", "mongod", "producer", "daemon", "code-server")),
+    "kill run": (6, ("load",)),
     "suspend stream": (1.5, STREAMS),
-    "suspend service": (2.5, ("kafka", "mongod", "producer", "daemon", "code-server")),
+    "suspend service": (5, ("kafka", "mongod", "producer", "daemon", "code-server")),
     "zombie": (2, PUBLISHERS),
     "kill everything": (0.7, (EVERYTHING,)),
     "fill disk": (0.7, (EVERYTHING,)),
     "cut broker": (0.7, (EVERYTHING,)),
-    **{f"failpoint {name}": (2.5, targets) for name, targets in FAILPOINTS.items()},
+    **{f"failpoint {name}": (2, targets) for name, targets in FAILPOINTS.items()},
 }
 """Kind to its weight in the draw and its targets. A stream is killed whole, or only its Python driver, its JVM or one
 of its Python workers; a zombie is a worker that falls asleep in the middle of a transaction and wakes when another has
@@ -76,6 +76,8 @@ def brief(seed: int) -> list[Fault]:
     """Every kind of failpoint once and the commonest kills, on targets drawn from the seed: for a short run."""
     random = Random(f"brief {seed}")
     kinds = [kind for kind in KINDS if kind.startswith("failpoint")]
-    kinds += ["kill stream", "kill worker", "kill service", "zombie"]
-    random.shuffle(kinds)
-    return [Fault(kind, random.choice(KINDS[kind][1])) for kind in kinds]
+    kinds += ["kill stream", "kill worker", "kill run", "zombie"]
+    drawn = [Fault(kind, random.choice(KINDS[kind][1])) for kind in kinds]
+    drawn += [Fault("kill service", service) for service in ("kafka", "mongod", "producer")]
+    random.shuffle(drawn)
+    return drawn

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spark_jobs.jobs import JOBS
 from tests.chaos import plan
 from tests.chaos.report import passed, summary
 from tests.chaos.run import Run
@@ -42,10 +43,21 @@ def test_struck_at_every_failpoint_and_exact_at_the_end(home: Path, tools: Path)
         run = Run(stack, faults, SEED, print, str(_SPEED))
         records = run.break_it()
         report = run.verdict(recording)
+        counted = {name: stack.status()["streams"][name] for name in JOBS}
     finally:
         stack.close()
     told = f"seed {SEED}\n{summary(records, report)}"
     print(told)
     assert passed(records, report), told
+    # What was counted on the way survived as exactly as what was published.
+    assert {name: stream["input_rows"] for name, stream in counted.items()} == {
+        "prices": len(lines),
+        "moving": len(lines),
+        "trend": len(lines),
+        "zscore": len(lines) + counted["moving"]["output_rows"],
+    }
+    assert counted["zscore"]["output_rows"] == counted["moving"]["output_rows"]
+    for name in ("late", "duplicates", "rejects"):
+        assert counted["moving"][name] == counted["zscore"][name] == counted["trend"][name]
     # A failpoint that nobody comes to any more proves nothing.
     assert not [record for record in records if not record.struck], told
