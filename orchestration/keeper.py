@@ -41,7 +41,7 @@ class Keeper:
         return self._running_seconds(name) is not None
 
     def look(self) -> None:
-        """Look at each service once, and start what is down and due. Raises ProcessError."""
+        """Look at each service once, and start what is down and due. Raises ProcessError for a damaged record."""
         for service in self._services.values():
             self._keep(service)
 
@@ -70,7 +70,11 @@ class Keeper:
         self._histories[name] = decision.history
         if decision.action == "start":
             self._say(f"{name} has ended by itself; starting it again (see {self._log(name)})")
-            processes.start(self._home, name, service.command, self._environment)
+            try:
+                processes.start(self._home, name, service.command, self._environment)
+            except processes.ProcessError as error:
+                # An attempt like any other: the next comes after a pause.
+                self._say(f"{error}")
         elif decision.action == "give up":
             self._say(f"{name} is given up, {decision.reason}: see {self._log(name)}, mend the cause and start again")
 

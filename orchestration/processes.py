@@ -60,6 +60,13 @@ def start(home: Path, name: str, command: Sequence[str], environment: Mapping[st
 
     Raises ProcessError when a process of that name is alive or the command cannot be executed.
     """
+    try:
+        return _start(home, name, command, environment)
+    except OSError as error:  # a full disk, above all
+        raise ProcessError(f"{name} cannot be started: {error}") from error
+
+
+def _start(home: Path, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Process:
     folder = run_folder(home)
     with _exclusive(folder / f"{name}.lock"):
         earlier = recorded(home, name)
@@ -83,7 +90,12 @@ def start(home: Path, name: str, command: Sequence[str], environment: Mapping[st
         _children.append(child)
         # The child cannot be reaped before this line, so its start time is readable even if it has ended already.
         process = Process(name, child.pid, psutil.Process(child.pid).create_time(), list(command), str(log))
-        write_json(folder / f"{name}.json", asdict(process))
+        try:
+            write_json(folder / f"{name}.json", asdict(process))
+        except OSError:
+            # Without a record nobody would ever find it again.
+            stop(process, 0)
+            raise
         return process
 
 

@@ -43,12 +43,11 @@ class Stack:
     def __init__(self, home: Path, recording: Path, break_marker: bool = False) -> None:
         self.home = home
         self.folder = home.with_name("failpoints")
-        self.output = home / "logs" / "up.log"
+        self.output = recording.with_name("up.log")
         self._recording = recording
         self._up: subprocess.Popen[bytes] | None = None
         self._speed = "1"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.proxy = Proxy(port, self._broker_port)
         self._environment = {

@@ -1,5 +1,6 @@
 """Detached processes, with real processes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -82,6 +83,17 @@ def test_a_command_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match="x cannot be started: /no/such/command: No such file"):
         processes.start(tmp_path, "x", ["/no/such/command"], ENVIRONMENT)
     assert processes.recorded(tmp_path, "x") is None
+
+
+def test_a_process_that_cannot_be_recorded_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(processes, "write_json", full)
+    before = set(psutil.Process().children())
+    with pytest.raises(processes.ProcessError, match=r"x cannot be started: .+ No space left on device"):
+        processes.start(tmp_path, "x", ["sleep", "60"], os.environ)
+    assert not [child for child in set(psutil.Process().children()) - before if child.is_running()]
 
 
 def test_a_zombie_is_dead() -> None:

@@ -85,6 +85,20 @@ def test_what_dies_again_and_again_is_given_up_with_the_reason(watched: Watched)
     assert "mongod.log" in watched.said[-1]
 
 
+def test_one_that_cannot_be_started_for_now_is_tried_again(watched: Watched) -> None:
+    watched.keeper.launch(service("x", "import time; time.sleep(60)"))
+    os.kill(watched.pid("x"), signal.SIGKILL)
+    watched.wait_until_dead("x")
+    logs = watched.home / "logs"
+    logs.rename(watched.home / "elsewhere")
+    logs.write_text("in the way")
+    watched.keeper.look()
+    assert "x cannot be started" in watched.said[-1]
+    logs.unlink()
+    watched.keeper.look()
+    assert watched.keeper.alive("x")
+
+
 def test_a_pause_is_kept_between_attempts(tmp_path: Path) -> None:
     watched = Watched(tmp_path, Policy(first_pause=3_600, longest_pause=3_600))
     watched.keeper.launch(service("mongod", "raise SystemExit(14)"))
