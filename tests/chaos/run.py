@@ -26,9 +26,9 @@ _RECOVERY_SECONDS = 240.0
 _DRAIN_SECONDS = 420.0
 _LOOK_SECONDS = 0.2
 _ATTEMPTS = 3
-_REST_SECONDS = 2.0
+_REST_SECONDS = 1.0
 """Least time from one fault to the next."""
-_BREATH_SECONDS = 5.0
+_BREATH_SECONDS = 3.0
 """How long a target is left alone once it is back."""
 
 Say = Callable[[str], None]
