@@ -70,6 +70,8 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         # Plans are part of error messages, and a reader's options are part of plans; its password is in one of them.
         "spark.sql.redaction.options.regex": "(?i)url|password|jaas",
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
+        # Of a query that has not started yet the plan shows the options as one text.
+        "spark.sql.redaction.string.regex": r'password="(?:[^"\\]|\\.)*"',
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         # All timestamps are UTC, stored as microseconds that every reader understands.
