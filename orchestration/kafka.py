@@ -10,8 +10,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from spark_jobs.kafka_access import RefusalListener
 
 Offsets = dict[str, dict[int, int]]
 """Topic to partition to offset."""
@@ -30,13 +32,6 @@ class KafkaRefuses(KafkaAway):
     """The broker answers, and there is no way in; the text says why, and what to check."""
 
 
-_REFUSALS = {
-    KafkaError._AUTHENTICATION: "TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD and TICKHOUSE_KAFKA_SASL_MECHANISM",
-    KafkaError._SSL: "TICKHOUSE_KAFKA_SECURITY_PROTOCOL and TICKHOUSE_KAFKA_CA_FILE",
-}
-"""What to look at for each."""
-
-
 class Topics:
     """The topics behind `bootstrap`, by one connection that the client keeps and renews. Safe to use from threads."""
 
@@ -44,9 +39,9 @@ class Topics:
         """`security`: further settings of librdkafka (`spark_jobs.kafka_access.librdkafka_security`)."""
         self.bootstrap = bootstrap
         self._timeout = timeout_seconds
-        self._refusal: KafkaError | None = None
+        self._refused = RefusalListener()
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "socket.timeout.ms": 5_000, **(security or {})}
-        client["error_cb"] = self._note_refusal
+        client["error_cb"] = self._refused
         self._admin = AdminClient(client, logger=_quiet)
 
     def end_offsets(self, topics: Iterable[str]) -> Offsets:
@@ -54,7 +49,7 @@ class Topics:
 
         Raises KafkaAway, KafkaRefuses.
         """
-        self._refusal = None
+        self._refused.sentence = None
         try:
             known = self._admin.list_topics(timeout=self._timeout).topics
             wanted = {
@@ -73,17 +68,10 @@ class Topics:
                 ends.setdefault(position.topic, {})[position.partition] = future.result(self._timeout).offset
         except (KafkaException, TimeoutError) as error:
             self._admin.poll(0)  # tells what the client has noted meanwhile
-            if self._refusal is not None:
-                raise KafkaRefuses(
-                    f"Kafka at {self.bootstrap} lets nobody in ({self._refusal.str()}): check "
-                    f"{_REFUSALS[self._refusal.code()]}"
-                ) from error
+            if self._refused.sentence is not None:
+                raise KafkaRefuses(self._refused.sentence) from error
             raise KafkaAway(f"Kafka at {self.bootstrap} does not answer") from error
         return ends
-
-    def _note_refusal(self, error: KafkaError) -> None:
-        if error.code() in _REFUSALS:
-            self._refusal = error
 
 
 def lag(ends: Offsets, consumed: Offsets, topics: Iterable[str]) -> int | None:

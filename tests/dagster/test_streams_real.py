@@ -21,7 +21,7 @@ from orchestration.status import collect
 from spark_jobs.jobs import JOBS, TOPICS
 from tests.dagster.conftest import RealHome
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
 
 SOURCE = "replay:/nowhere/ticks.jsonl"
 TICKS = 400

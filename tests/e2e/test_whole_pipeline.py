@@ -22,7 +22,7 @@ from orchestration import processes
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate, write_lines
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 
 

@@ -23,7 +23,7 @@ from orchestration.local.instance import holder
 from orchestration.local.ports import free_port
 from tests.integration.test_cli import TICKHOUSE, tickhouse
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
 STREAMS = ("prices", "moving", "zscore", "trend")
 KEPT = ("simulator", "mongod", "producer", "daemon", "code-server", "kafka")
 

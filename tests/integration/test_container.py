@@ -19,7 +19,7 @@ from orchestration.local.ports import answers, free_port
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.jobs import JOBS, TOPICS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.whole_machine]
 WAIT_SECONDS = 60.0
 STREAM = """
 import pathlib, signal, sys

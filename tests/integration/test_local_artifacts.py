@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from orchestration.local import artifacts
-from orchestration.local.artifacts import FetchFailed, ensure_tools, missing, pinned_jars
+from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing, pinned_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
 
@@ -97,7 +97,7 @@ def test_two_fetches_at_once_and_one_after_a_kill_give_complete_tools(tmp_path: 
     """The mongod is linked in, so that only JARs are fetched."""
     folder = tmp_path / "tools"
     shutil.copytree(tools / "mongod", folder / "mongod", copy_function=os.link)
-    command = [sys.executable, "-m", "orchestration.local"]
+    command = [sys.executable, "-m", "orchestration.local", *BUNDLES]
     variables = environment(TICKHOUSE_TOOLS=str(folder))
 
     def launch() -> subprocess.Popen[bytes]:

@@ -17,7 +17,7 @@ from orchestration.local.java import Java
 from orchestration.maintenance import Maintenance, Policy
 from orchestration.settings import PROJECT_ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.whole_machine]
 BATCHES = 25
 ROWS = 200
 STREAM = """
