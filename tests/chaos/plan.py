@@ -41,21 +41,21 @@ class Fault(NamedTuple):
 
 
 KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
-    "kill stream": (6, STREAMS),
-    "kill driver": (4, STREAMS),
-    "kill JVM": (4, STREAMS),
-    "kill worker": (12, STREAMS),
-    "kill service": (9, ("kafka", "mongod", "producer", "daemon", "code-server")),
-    "kill run": (6, ("load",)),
-    "suspend stream": (1.5, STREAMS),
-    "suspend service": (5, ("kafka", "mongod", "producer", "daemon", "code-server")),
-    "zombie": (2, PUBLISHERS),
-    "kill everything": (0.7, (EVERYTHING,)),
-    "fill disk": (0.7, (EVERYTHING,)),
-    "cut broker": (0.7, (EVERYTHING,)),
-    **{f"failpoint {name}": (2, targets) for name, targets in FAILPOINTS.items()},
+    "kill stream": (4, STREAMS),
+    "kill driver": (2, STREAMS),
+    "kill JVM": (2, STREAMS),
+    "kill worker": (20, STREAMS),
+    "kill service": (16, ("kafka", "mongod", "producer", "daemon", "code-server")),
+    "kill run": (8, ("load",)),
+    "suspend stream": (0.5, STREAMS),
+    "suspend service": (8, ("kafka", "mongod", "producer", "daemon", "code-server")),
+    "zombie": (1, PUBLISHERS),
+    "kill everything": (0.3, (EVERYTHING,)),
+    "fill disk": (0.3, (EVERYTHING,)),
+    "cut broker": (0.3, (EVERYTHING,)),
+    **{f"failpoint {name}": (1, targets) for name, targets in FAILPOINTS.items()},
 }
-"""Kind to its weight in the draw and its targets. A stream is killed whole, or only its Python driver, its JVM or one
+"""Kind to its weight in the draw, the lighter the longer it takes to come back, and its targets. A stream is killed whole, or only its Python driver, its JVM or one
 of its Python workers; a zombie is a worker that falls asleep in the middle of a transaction and wakes when another has
 taken its place."""
 
