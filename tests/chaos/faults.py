@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,11 @@ def _reach(stack: Stack, failpoint: str, target: str, action: str) -> float:
     failpoints.forget(stack.folder, failpoint, target)
     failpoints.arm(stack.folder, failpoint, target, action)
     if target == "maintenance":
-        stack.launch_maintenance()
+        try:
+            stack.launch_maintenance()
+        except subprocess.SubprocessError as error:
+            failpoints.disarm(stack.folder, failpoint, target)
+            raise NotReached(f"Dagster does not launch the maintenance: {error}") from error
     deadline = time.monotonic() + _REACH_SECONDS
     while failpoints.hit(stack.folder, failpoint, target) is None:
         if time.monotonic() > deadline and failpoints.disarm(stack.folder, failpoint, target):

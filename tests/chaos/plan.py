@@ -57,8 +57,8 @@ KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
 }
 """Kind to its weight in the draw, the lighter the longer it takes to come back, and its targets.
 
-A stream is killed whole, or only its Python driver, its JVM or one of its Python workers; a zombie is a worker that falls
-asleep in the middle of a transaction and wakes when another has taken its place."""
+A stream is killed whole, or only its Python driver, its JVM or one of its Python workers; a zombie is a worker that
+falls asleep in the middle of a transaction and wakes when another has taken its place."""
 
 LONG_CUT_SECONDS = 120.0
 SHORT_CUT_SECONDS = 15.0
