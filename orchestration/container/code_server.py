@@ -1,4 +1,4 @@
-"""`python -m orchestration.container.code_server PORT`: the main process of the container in which streams run.
+"""`python -m orchestration.container.code_server PORT [--host HOST]`: the main process of the container in which streams run.
 
 Here: serving the definitions to the other containers, and an end that is the streams' end as well.
 Not here: the definitions (`orchestration.definitions`), or launching streams (Dagster's supervisor sensor does).
@@ -9,6 +9,7 @@ reaches, so they are stopped here, once the code server can launch none again; t
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dagster as dg
 
 from orchestration.code_server import end_orphaned_runs
+from orchestration.local.ports import LOOPBACK
 from orchestration.settings import OrchestrationSettings, SettingsError
 from orchestration.streams import Streams
 
@@ -53,7 +55,10 @@ def serve(command: Sequence[str], streams: Streams) -> int:
 
 def main() -> int:
     """Serve the definitions of the home in the environment; returns the exit code."""
-    port = sys.argv[1]
+    parser = argparse.ArgumentParser(prog="python -m orchestration.container.code_server")
+    parser.add_argument("port", help="to listen on")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on: in a container, all it has")
+    options = parser.parse_args()
     try:
         settings = OrchestrationSettings.read()
     except SettingsError as error:
@@ -62,7 +67,7 @@ def main() -> int:
     # Runs are children of the code server: those of an earlier container went with it, and Dagster was not told.
     with dg.DagsterInstance.get() as instance:
         end_orphaned_runs(instance)
-    command = [sys.executable, "-m", "dagster", "api", "grpc", "--host", "0.0.0.0", "--port", port]  # noqa: S104
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "--host", options.host, "--port", options.port]
     command += ["--module-name", "orchestration.definitions", "--location-name", "tickhouse"]
     return serve(command, Streams(settings))
 

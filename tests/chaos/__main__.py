@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the stack lives; kept. Otherwise a folder that is removed")
     parser.add_argument("--break", dest="broken", choices=("marker",), help="take a safeguard away: must be found out")
     options = parser.parse_args()
+    # An end from outside takes the stack down like any other.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     faults = plan.draw(options.seed, options.faults, options.kinds.split(","))
     print(f"seed {options.seed}: {len(faults)} faults", flush=True)
     with ExitStack() as stack:
