@@ -1,4 +1,4 @@
-"""`python -m orchestration.container.code_server PORT [--host HOST]`: the main process of the container in which streams run.
+"""`python -m orchestration.container.code_server PORT`: the main process of the container in which streams run.
 
 Here: serving the definitions to the other containers, and an end that is the streams' end as well.
 Not here: the definitions (`orchestration.definitions`), or launching streams (Dagster's supervisor sensor does).
