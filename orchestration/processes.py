@@ -24,6 +24,7 @@ Wanted = Literal["running", "stopped"]
 LOG_BYTES = 50_000_000  # a log larger than this is set aside once, as <name>.log.1, at the next start
 START_TIME_TOLERANCE_SECONDS = 2.0
 _ORPHAN_GRACE_SECONDS = 2.0
+_ENDING_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
 _children: list["subprocess.Popen[bytes]"] = []  # kept only so that ended children are reaped, never consulted
@@ -164,8 +165,11 @@ def stop(process: Process, grace_seconds: float = 20) -> None:
 
 def exit_code(process: Process) -> int | None:
     """Exit code of an ended process (negative: the signal) if this interpreter started it; None otherwise."""
-    _reap()
-    return next((child.returncode for child in reversed(_children) if child.pid == process.pid), None)
+    child = next((child for child in reversed(_children) if child.pid == process.pid), None)
+    if child is None or alive(process):
+        return None
+    # Its first thread is seen to have ended a moment before the last one has, and with it the process.
+    return child.wait(_ENDING_SECONDS)
 
 
 def read_heartbeat(home: Path, name: str) -> dict[str, Any] | None:
