@@ -12,7 +12,7 @@ and of the maintenance, all tables when left out:
     ops: {maintain: {config: {tables: [zscores], dry_run: true}}}
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
@@ -29,6 +29,14 @@ from spark_jobs.jobs import JOBS, TABLES
 from spark_jobs.table_lock import TableBusy
 
 
+def _some_of(what: str, known: Collection[str], names: Sequence[str]) -> list[str]:
+    """The names without repetitions. Raises ValueError when there is none, or one that is not known."""
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(f"{what} are some of {', '.join(known)}, not {', '.join(unknown) or 'none'}")
+    return list(dict.fromkeys(names))
+
+
 class StreamSelection(dg.Config):
     """Which streams a run is about."""
 
@@ -37,10 +45,7 @@ class StreamSelection(dg.Config):
     @field_validator("streams")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        unknown = [name for name in value if name not in JOBS]
-        if unknown or not value:
-            raise ValueError(f"streams are some of {', '.join(JOBS)}, not {', '.join(unknown) or 'none'}")
-        return list(dict.fromkeys(value))
+        return _some_of("streams", JOBS, value)
 
 
 def _each(context: dg.OpExecutionContext, names: Sequence[str], act: Callable[[str], object]) -> None:
@@ -126,10 +131,7 @@ class MaintenanceConfig(dg.Config):
     @field_validator("tables")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        unknown = [name for name in value if name not in TABLES]
-        if unknown or not value:
-            raise ValueError(f"tables are some of {', '.join(TABLES)}, not {', '.join(unknown) or 'none'}")
-        return list(dict.fromkeys(value))
+        return _some_of("tables", TABLES, value)
 
 
 @dg.op

@@ -153,24 +153,20 @@ class _Rehearsal:
         process = processes.start(self._home, "moving", [sys.executable, "-m", "spark_jobs", "moving"], environment)
         deadline = time.monotonic() + _JOB_SECONDS
         # The JVM goes on writing when the job itself has ended.
-        while processes.alive(process) or (not archive.exists() and time.monotonic() < deadline):
-            if time.monotonic() > deadline:
-                break
+        while (processes.alive(process) or _has_members(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        code = processes.exit_code(process)
-        _wait_for_session(process.pid, deadline)
         processes.stop(process, 0)
+        code = processes.exit_code(process)
         if code != 0:
             raise OSError(f"the stream ended with exit code {code}")
 
 
-def _wait_for_session(leader: int, deadline: float) -> None:
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(leader, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
+def _has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _send_ticks(bootstrap: str) -> None:
