@@ -6,7 +6,6 @@ Belongs here: writing and reading it. Does not belong here: when an alert is rai
 from __future__ import annotations
 
 import datetime
-import os
 from collections import deque
 from pathlib import Path
 from typing import Literal
@@ -37,7 +36,7 @@ def append(home: Path, alert: Alert) -> None:
         kept = path.read_bytes()[-_KEPT_BYTES:].split(b"\n", maxsplit=1)[1]
         shorter = path.with_suffix(".new")
         shorter.write_bytes(kept)
-        os.replace(shorter, path)
+        shorter.replace(path)
 
 
 def latest(home: Path, count: int) -> list[Alert]:
