@@ -24,6 +24,9 @@ _HOST = "127.0.0.1"
 _DAGSTER_YAML = """# Written at each start; changes are lost.
 telemetry:
   enabled: false
+# No invitation before the first look at the streams.
+nux:
+  enabled: false
 # Runs are few and short, and a stream that is down should not wait for the queue to be looked at.
 run_coordinator:
   module: dagster._core.run_coordinator
