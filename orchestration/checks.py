@@ -1,23 +1,26 @@
-"""Health checks of the tables and collections.
+"""Health checks of the tables: which there are, and the judgement as pure functions.
 
-Here: which checks there are, and the judgement as pure functions. The supervisor sensor reports them as they change;
-each can also be run by hand. Not here: looking at anything (`orchestration.assets`, `orchestration.sensors`).
+Here: what can be told from a stream's process, its heartbeat and the topics' ends. The supervisor sensor reports these
+as they change; each can also be run by hand.
+Not here: what must be read from the tables (`orchestration.table_checks`), the limits (`.table_rules`), or looking at
+anything (`.check_assets`, `.sensors`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import dagster as dg
 
-from orchestration.supervisor import StreamView
+from orchestration.supervisor import StreamView, epoch_seconds
+from orchestration.table_rules import FRESH_SECONDS, LAG_LIMIT, RULES, Share
 from spark_jobs.jobs import JOBS
 
-LAG_LIMIT = 10_000
-"""Messages that may wait for a stream; a catch-up has more, and says so while it lasts."""
-REJECTED_SHARE_LIMIT = 0.05
-"""Share of rejected messages above which something is wrong with the source."""
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+_HEARTBEAT_SECONDS = 30.0
+"""A producer that has been silent for longer sends nothing."""
 
 
 class CheckKey(NamedTuple):
@@ -34,7 +37,22 @@ class Outcome:
     passed: bool
     description: str
     severity: dg.AssetCheckSeverity
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """One stream as found by a look. Times in epoch seconds; None where nothing is known."""
+
+    view: StreamView
+    wanted: bool
+    lag: int | None = None
+    """Messages that wait for its computation."""
+    archive_lag: int | None = None
+    """Messages that it has published and not yet saved in its tables."""
+    given_up: str | None = None
+    committed: Mapping[str, float] = field(default_factory=dict)
+    """By table: when its newest version came."""
 
 
 STREAM_OF = {table: spec.name for spec in JOBS.values() for table in spec.tables}
@@ -49,7 +67,17 @@ CHECKS: dict[CheckKey, str] = {
         CheckKey(table, "lag"): f"Fewer than {LAG_LIMIT:,} messages wait for the {stream} stream."
         for table, stream in STREAM_OF.items()
     },
-    CheckKey("rejects", "share"): f"Less than {REJECTED_SHARE_LIMIT:.0%} of the messages are rejected.",
+    **{
+        CheckKey(table, "fresh"): f"New rows come within {FRESH_SECONDS:.0f} s as long as a live source sends, or "
+        "messages wait."
+        for table, rules in RULES.items()
+        if rules.fresh
+    },
+    **{
+        CheckKey(table, rules.share.check): f"Less than {rules.share.limit:.0%} {rules.share.text}."
+        for table, rules in RULES.items()
+        if rules.share
+    },
 }
 """Every check and what it means."""
 
@@ -59,55 +87,77 @@ def check_specs() -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=text) for key, text in CHECKS.items()]
 
 
-def judge(
-    view: StreamView, *, stream: str, wanted: bool, lag: int | None, given_up: str | None
-) -> dict[CheckKey, Outcome]:
-    """The outcome of every check of the tables of one stream. `lag` in messages, None when unknown."""
-    alive = _alive(view, wanted, given_up)
-    behind = _lag(lag)
+def live_since(producer: Mapping[str, Any], started_at: float | None, now: float) -> float | None:
+    """Since when ticks have been coming that are of now, None if none do: in a recording they need not be.
+
+    `producer`: its heartbeat, empty when there is none; `started_at`: of its process, None when unknown.
+    """
+    source = producer.get("source")
+    if not source or source.startswith("replay:") or producer.get("state") != "running":
+        return None
+    if now - epoch_seconds(producer["written_at"]) > _HEARTBEAT_SECONDS:
+        return None
+    return started_at or 0.0
+
+
+def judge(stream: str, facts: StreamFacts, live: float | None, now: float) -> dict[CheckKey, Outcome]:
+    """The outcome of every check of the tables of one stream. `live`: what `live_since` gave."""
+    alive, behind = _alive(facts), _lag(facts)
     outcomes: dict[CheckKey, Outcome] = {}
     for table in JOBS[stream].tables:
+        rules = RULES[table]
         outcomes[CheckKey(table, "stream_alive")] = alive
         outcomes[CheckKey(table, "lag")] = behind
-        if table == "rejects":
-            outcomes[CheckKey(table, "share")] = _rejects(view)
+        if rules.fresh:
+            outcomes[CheckKey(table, "fresh")] = _fresh(facts, facts.committed.get(table), live, now)
+        if rules.share:
+            outcomes[CheckKey(table, rules.share.check)] = _share(facts.view, rules.share)
     return outcomes
 
 
-def _alive(view: StreamView, wanted: bool, given_up: str | None) -> Outcome:
+def _alive(facts: StreamFacts) -> Outcome:
+    view = facts.view
     metadata = {"state": view.state, "pid": view.pid or "none"}
-    if not wanted:
-        return Outcome(True, "stopped, as wanted", dg.AssetCheckSeverity.ERROR, metadata)
-    if given_up is not None:
-        return Outcome(False, f"given up: {given_up}", dg.AssetCheckSeverity.ERROR, metadata)
+    if not facts.wanted:
+        return Outcome(True, "stopped, as wanted", ERROR, metadata)
+    if facts.given_up is not None:
+        return Outcome(False, f"given up: {facts.given_up}", ERROR, metadata)
     if view.state in ("running", "starting"):
-        return Outcome(True, view.state, dg.AssetCheckSeverity.ERROR, metadata)
-    return Outcome(
-        False, f"{view.state}: {view.error}" if view.error else view.state, dg.AssetCheckSeverity.ERROR, metadata
-    )
+        return Outcome(True, view.state, ERROR, metadata)
+    return Outcome(False, f"{view.state}: {view.error}" if view.error else view.state, ERROR, metadata)
 
 
-def _lag(lag: int | None) -> Outcome:
+def _lag(facts: StreamFacts) -> Outcome:
+    lag = facts.lag
+    metadata: dict[str, Any] = {} if lag is None else {"messages": lag, "limit": LAG_LIMIT}
+    if not facts.wanted:
+        return Outcome(True, "stopped, as wanted", WARN, metadata)
     if lag is None:
-        return Outcome(
-            False, "not known: Kafka does not answer or the stream never ran", dg.AssetCheckSeverity.WARN, {}
-        )
-    return Outcome(
-        lag < LAG_LIMIT,
-        "within bounds" if lag < LAG_LIMIT else "behind",
-        dg.AssetCheckSeverity.WARN,
-        {"messages": lag, "limit": LAG_LIMIT},
-    )
+        return Outcome(False, "not known: Kafka does not answer or the stream never ran", WARN)
+    return Outcome(lag < LAG_LIMIT, "within bounds" if lag < LAG_LIMIT else "behind", WARN, metadata)
 
 
-def _rejects(view: StreamView) -> Outcome:
-    rejected, received = view.heartbeat.get("rejects", 0), view.heartbeat.get("input_rows", 0)
-    share = rejected / received if received else 0.0
+def _fresh(facts: StreamFacts, committed: float | None, live: float | None, now: float) -> Outcome:
+    """By when rows came, not by what time they tell: a recording of years ago is as fresh as any."""
+    if not facts.wanted:
+        return Outcome(True, "stopped, as wanted", WARN)
+    if live is None and not facts.lag and not facts.archive_lag:
+        return Outcome(True, "nothing is to come", WARN)
+    # Neither a source nor a stream that has just begun can be blamed for what was before.
+    began = now - facts.view.running_seconds if facts.view.running_seconds is not None else 0.0
+    age = now - max(committed or 0.0, live or 0.0, began)
+    fresh = age < FRESH_SECONDS
+    return Outcome(fresh, "within bounds" if fresh else "no new rows for too long", WARN, {"limit": FRESH_SECONDS})
+
+
+def _share(view: StreamView, share: Share) -> Outcome:
+    part, whole = view.heartbeat.get(share.counter, 0), view.heartbeat.get("input_rows", 0)
+    found = part / whole if whole else 0.0
     return Outcome(
-        share < REJECTED_SHARE_LIMIT,
-        "within bounds" if share < REJECTED_SHARE_LIMIT else "too many",
-        dg.AssetCheckSeverity.WARN,
-        {"rejected": rejected, "messages": received, "share": share},
+        found < share.limit,
+        "within bounds" if found < share.limit else "too many",
+        WARN,
+        {share.counter: part, "messages": whole, "share": found, "limit": share.limit},
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.assets import all_assets, health
+from orchestration.assets import all_assets
+from orchestration.check_assets import check_tables, health, table_content
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.resources import build_resources
 from orchestration.schedules import daily_maintenance
@@ -24,9 +25,9 @@ def build_definitions(
 ) -> dg.Definitions:
     """Everything for the home of `settings`; `overrides` replace resources by name."""
     return dg.Definitions(
-        assets=all_assets(),
-        asset_checks=[health],
-        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables],
+        assets=all_assets(settings),
+        asset_checks=[health, table_content],
+        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables, check_tables],
         schedules=[daily_maintenance],
         sensors=list(ALL_SENSORS),
         resources=build_resources(settings, overrides),

@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 from pydantic import Field, field_validator
 from pymongo.errors import PyMongoError
 
-from orchestration.assets import LOAD_GROUP
+from orchestration.asset_specs import LOAD_GROUP
 from orchestration.maintenance import LEAST_RETENTION_DAYS, NOBODY, Maintenance, MaintenanceError, Policy, Reader
 from orchestration.mongo_load import TABLE, short_reason
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource

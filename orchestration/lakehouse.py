@@ -7,14 +7,17 @@ Not here: writing tables (the stream jobs do), or what is done with the rows (`o
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, Field, QueryBuilder
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+_SQL_NAMES = {"integer": "int", "long": "bigint"}
 EVENT_TIME = {"rejects": "ingested_at"}
 """Which column tells how far a table has got, where it is not `timestamp`."""
 
@@ -72,11 +75,26 @@ class Lakehouse:
         return TableContent(rows, files.num_rows, pc.sum(files["size_bytes"]).as_py() or 0, last)
 
     def columns(self, table: str) -> list[tuple[str, str, str | None]]:
-        """Name, type and comment of each column. Raises TableNotFoundError."""
-        return [
-            (column.name, _type_text(column), column.metadata.get("comment"))
-            for column in DeltaTable(self.table_uri(table)).schema().fields
-        ]
+        """Name, type (as SQL's DDL states it) and comment of each column. Raises TableNotFoundError."""
+        fields = json.loads(DeltaTable(self.table_uri(table)).schema().to_json())["fields"]
+        return [(field["name"], _type_text(field["type"]), field["metadata"].get("comment")) for field in fields]
+
+    def committed_at(self, table: str) -> datetime.datetime | None:
+        """When the newest version was committed; None when there is no such table yet."""
+        opened = self._open(table)
+        if opened is None:
+            return None
+        return datetime.datetime.fromtimestamp(opened.history(1)[0]["timestamp"] / 1_000, datetime.UTC)
+
+    def query(self, sql: str, **tables: tuple[str, int | None]) -> pa.Table:
+        """The rows of a SELECT over tables, each given as the name it has in `sql` = (table, version or None).
+
+        Raises TableNotFoundError, and DeltaError when a version cannot be read.
+        """
+        builder = QueryBuilder()
+        for name, (table, version) in tables.items():
+            builder.register(name, DeltaTable(self.table_uri(table), version=version))
+        return pa.table(builder.execute(sql).read_all())
 
     def changes(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
         """Rows added by the versions `first` to `last`, both included, batch by batch and in no order.
@@ -122,8 +140,11 @@ class Lakehouse:
             return None
 
 
-def _type_text(column: Field) -> str:
-    try:
-        return str(pa.field(column.to_arrow()).type)
-    except (TypeError, ValueError):
-        return str(column.type)
+def _type_text(kind: Any) -> str:
+    """A type of Delta's log, a name or a nested object, as SQL's DDL states it."""
+    if isinstance(kind, str):
+        return _SQL_NAMES.get(kind, kind)
+    if kind["type"] == "array":
+        return f"array<{_type_text(kind['elementType'])}>"
+    fields = ",".join(f"{field['name']}:{_type_text(field['type'])}" for field in kind["fields"])
+    return f"struct<{fields}>"

@@ -136,6 +136,19 @@ class MongoStore:
         """How many documents a collection has, by its own count (which is quick, and off after a crash at most)."""
         return self._data[collection_name(window)].estimated_document_count()
 
+    def count(self, window: str, at_most_seconds: float) -> int:
+        """How many documents a collection has, one by one. Raises PyMongoError when that takes longer."""
+        return self._data[collection_name(window)].count_documents({}, maxTimeMS=round(at_most_seconds * 1_000))
+
+    def scores(self, window: str, identities: Sequence[str]) -> dict[str, float | None]:
+        """The z-scores of those of the documents that are there, by `_id`."""
+        collection = self._data[collection_name(window)]
+        found: dict[str, float | None] = {}
+        for start in range(0, len(identities), BULK):
+            wanted = {"_id": {"$in": list(identities[start : start + BULK])}}
+            found |= {each["_id"]: each["zscore_price"] for each in collection.find(wanted, {"zscore_price": True})}
+        return found
+
     def prepare(self, windows: Sequence[str]) -> None:
         """Make collections and their index where they are missing."""
         for window in windows:

@@ -17,8 +17,9 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo.errors import PyMongoError
 
-from orchestration import checks, processes
-from orchestration.assets import TOPIC, table_metadata
+from orchestration import checks
+from orchestration.asset_metadata import table_metadata
+from orchestration.check_assets import live_now
 from orchestration.housekeeping import tidy_runs
 from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
 from orchestration.kafka import KafkaAway, Offsets
@@ -39,7 +40,6 @@ from orchestration.watch import (
     decide_stream,
     tables_to_report,
 )
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import JOBS, TABLES, TOPICS
 
 # The daemon looks for due sensors every five seconds: one due exactly then is often missed by a moment, and comes five
@@ -120,8 +120,8 @@ def supervisor(
     found = {table: version for table in TABLES if (version := tables.version(table)) is not None}
     events: list[Any] = [*_materialisations(tables, found, memory, now)]
     if now - memory.observed_at >= OBSERVE_SECONDS:
-        events += _observations(streams, sights, ends, memory, now)
-    events += _evaluations(processes_, sights, memory, now)
+        events += observations(streams.settings(), sights, ends, memory, now)
+    events += _evaluations(sights, memory, live_now(streams.settings()), now)
     states = ", ".join(f"{name} {sight.view.state}" for name, sight in sights.items())
     return dg.SensorResult(
         run_requests=requests,
@@ -204,66 +204,16 @@ def _materialisations(
         memory.tables[table] = Reported(found[table].table_id, found[table].version, now)
 
 
-def _observations(
-    streams: StreamsResource, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
-) -> list[dg.AssetObservation | dg.AssetMaterialization]:
-    seconds = now - memory.observed_at
-    counts: dict[str, int] = {}
-    observations: list[dg.AssetObservation | dg.AssetMaterialization] = []
-
-    def rate(name: str, count: int) -> dict[str, Any]:
-        counts[name] = count
-        earlier = memory.counts.get(name)
-        # A counter that went back began anew: there is no rate to tell.
-        known = memory.observed_at > 0 and earlier is not None and count >= earlier
-        return {"messages_per_second": round((count - earlier) / seconds, 3)} if known and earlier is not None else {}
-
-    if TICKS_TOPIC in ends:
-        total = sum(ends[TICKS_TOPIC].values())
-        # New messages are what makes a topic anew; a look that finds none is only a look.
-        event = dg.AssetMaterialization if total > memory.counts.get(TICKS_TOPIC, 0) else dg.AssetObservation
-        producer = processes.read_heartbeat(streams.settings().home, "producer") or {}
-        told = {key: producer[key] for key in ("source", "state", "last_timestamp") if producer.get(key)}
-        lags = {f"lag_{name}": sight.lag for name, sight in sights.items() if sight.lag is not None}
-        metadata = {"end_offset_sum": total, **rate(TICKS_TOPIC, total), **told, **lags}
-        observations.append(event(asset_key=TOPIC, metadata=metadata))
-    for name, sight in sights.items():
-        heartbeat = sight.view.heartbeat
-        if not heartbeat:
-            continue
-        metadata = {"state": sight.view.state, **rate(name, heartbeat.get("input_rows", 0))}
-        metadata |= {
-            key: heartbeat[key]
-            for key in (
-                "input_rows",
-                "output_rows",
-                "late",
-                "duplicates",
-                "rejects",
-                "last_batch_ms",
-                "last_event_time",
-            )
-            if heartbeat.get(key) is not None
-        }
-        waiting = {"lag": sight.lag, "archive_lag": sight.archive_lag}
-        metadata |= {key: value for key, value in waiting.items() if value is not None}
-        observations += [dg.AssetObservation(asset_key=table, metadata=metadata) for table in JOBS[name].tables]
-    memory.observed_at, memory.counts = now, counts
-    return observations
-
-
 def _evaluations(
-    streams: Streams, sights: Mapping[str, StreamSight], memory: Memory, now: float
+    sights: Mapping[str, StreamSight], memory: Memory, live: float | None, now: float
 ) -> Iterable[dg.AssetCheckEvaluation]:
     for name, sight in sights.items():
-        outcomes = checks.judge(
-            sight.view,
-            stream=name,
-            wanted=sight.wanted,
-            lag=sight.lag,
-            given_up=memory.histories[name].given_up,
+        # A version counts from when it was seen: that is at most half a minute after it came.
+        committed = {table: memory.tables[table].at for table in JOBS[name].tables if table in memory.tables}
+        facts = checks.StreamFacts(
+            sight.view, sight.wanted, sight.lag, sight.archive_lag, memory.histories[name].given_up, committed
         )
-        for key, outcome in outcomes.items():
+        for key, outcome in checks.judge(name, facts, live, now).items():
             label = f"{key.asset}:{key.name}"
             if check_is_news(label, outcome.passed, outcome.description, memory, now):
                 memory.checks[label] = (outcome.passed, outcome.description, now)

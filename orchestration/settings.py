@@ -48,6 +48,7 @@ class Endpoints(BaseModel):
     lakehouse: str
     checkpoints: str
     dagster_url: str | None = None
+    board_url: str | None = None
     source: str
     source_note: str | None = None
     binance_url: str | None = None
@@ -69,6 +70,7 @@ class OrchestrationSettings(KafkaSettings):
     lakehouse: str = ""
     checkpoints: str = ""
     port: Port = 3000
+    board_port: Port = 8501
     kafka_port: Port = 9092
     mongo_port: Port = 27017
     source: str = "auto"
@@ -79,6 +81,12 @@ class OrchestrationSettings(KafkaSettings):
     step_ms: Annotated[int, Field(ge=1)] = 100
     lateness_seconds: Annotated[float, Field(ge=0)] = 10
     trigger: Literal["continuous", "available_now"] = "continuous"
+    alert_webhook: SecretStr = SecretStr("")
+    """Where alerts are posted to as JSON `{"text": …}`, as Slack takes them; empty = nowhere. A secret."""
+    alert_zscore: Annotated[float, Field(gt=0)] = 6
+    """From which |z| on a symbol and window is worth an alert."""
+    alert_stale_seconds: Annotated[float, Field(ge=5)] = 60
+    """How long no new tick may come from a source that should be sending."""
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -97,6 +105,13 @@ class OrchestrationSettings(KafkaSettings):
     def _connection_string(cls, value: SecretStr) -> SecretStr:
         if not re.match(r"mongodb(\+srv)?://[^/]", value.get_secret_value()):
             raise ValueError("is an address such as mongodb://127.0.0.1:27017/?journal=true")
+        return value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _web_address(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.match(r"https?://[^/\s]+(/\S*)?$", value.get_secret_value()):
+            raise ValueError("is an address that begins with http:// or https://")
         return value
 
     @field_validator("source")

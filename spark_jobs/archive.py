@@ -1,7 +1,7 @@
-"""The Delta tables: their schemas, how a micro-batch is appended, and the rows that are copied from an output topic.
+"""The Delta tables: how they are made, how a micro-batch is appended, and the rows that are copied from an output topic.
 
-Belongs here: table definitions, appending exactly once, and the topic-to-table copy. Does not belong here: how results
-come to be, or the `prices` and `rejects` tables' rows (`prices`).
+Belongs here: making tables, appending exactly once, and the topic-to-table copy. Does not belong here: which columns
+they have (`tables`), how results come to be, or the `prices` and `rejects` tables' rows (`prices`).
 
 A table is fed from its topic, never from the computation: as the topic holds each result exactly once, and the
 micro-batch is recorded in Delta's log with the data, the table does too.
@@ -14,38 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
-from spark_jobs.contract import STATS_TYPE, Z_SCORES_TYPE
 from spark_jobs.settings import StreamSettings
 from spark_jobs.table_lock import table_lock_of_jvm
-
-_KAFKA_COLUMNS = "topic string, partition int, offset bigint, ingested_at timestamp, date date"
-
-TABLE_TYPES: dict[str, str] = {
-    "prices": f"symbol string, price decimal(18,8), timestamp timestamp, {_KAFKA_COLUMNS}",
-    "rejects": f"raw binary, reason string, {_KAFKA_COLUMNS}",
-    "moving_stats": f"symbol string, timestamp timestamp, stats {STATS_TYPE}, date date",
-    "zscores": f"symbol string, timestamp timestamp, z_scores {Z_SCORES_TYPE}, date date",
-    "higher": "symbol string, timestamp timestamp, higher_window double, date date",
-    "lower": "symbol string, timestamp timestamp, lower_window double, date date",
-}
-"""The columns of each table; all are partitioned by `date`."""
-
-_COMMENTS = {
-    "symbol": "trading pair",
-    "price": "observed price in the quote currency",
-    "timestamp": "UTC time of the tick, whole milliseconds",
-    "date": "UTC date of the tick; of arrival for rejects",
-    "topic": "Kafka topic of the message",
-    "partition": "Kafka partition of the message",
-    "offset": "Kafka offset of the message",
-    "ingested_at": "UTC time at which the message was read",
-    "raw": "the message as it came; null for a tombstone",
-    "reason": "why it is not a tick",
-    "stats": "per window: mean, sample standard deviation (null below two ticks) and number of ticks",
-    "z_scores": "per window: (price - mean) / standard deviation, null where there is none",
-    "higher_window": "seconds to the first strictly higher price within 20 s, else 20.0",
-    "lower_window": "seconds to the first strictly lower price within 20 s, else 20.0",
-}
+from spark_jobs.tables import COLUMNS, ddl
 
 _PROPERTIES = {
     # A checkpoint of the log costs as much as two commits; readers cope with a hundred small entries.
@@ -60,7 +31,7 @@ _LOCK_SECONDS = 300.0
 
 
 def _fields(table: str) -> list[StructField]:
-    columns = StructType.fromDDL(TABLE_TYPES[table])
+    columns = StructType.fromDDL(ddl(table))
     assert isinstance(columns, StructType)
     return columns.fields
 
@@ -68,8 +39,8 @@ def _fields(table: str) -> list[StructField]:
 def create_table(spark: SparkSession, table: str, settings: StreamSettings) -> None:
     """Create a table unless it is there, so that it can be queried before the first result."""
     builder = DeltaTable.createIfNotExists(spark).location(settings.table_uri(table)).partitionedBy("date")
-    for field in _fields(table):
-        builder = builder.addColumn(field.name, field.dataType, comment=_COMMENTS[field.name])
+    for field, column in zip(_fields(table), COLUMNS[table], strict=True):
+        builder = builder.addColumn(field.name, field.dataType, comment=column.text)
     for key, value in _PROPERTIES.items():
         builder = builder.property(key, value)
     builder.execute()

@@ -1,0 +1,178 @@
+"""What the checks of tables and collections are judged by: read from bounded, recent stretches, without a JVM.
+
+Here: reading. Not here: the judgement (`orchestration.table_checks`), or Dagster (`.check_assets`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+from deltalake.exceptions import DeltaError
+
+from orchestration.checks import ERROR, WARN, CheckKey, Outcome
+from orchestration.lakehouse import Lakehouse, TableVersion
+from orchestration.mongo_load import COLLECTIONS, COLUMNS, TABLE, Loaded, MongoStore, documents_of
+from orchestration.recent import Stretch, stretch
+from orchestration.table_checks import (
+    NOTHING,
+    Comparison,
+    Scores,
+    judge_duplicates,
+    judge_equality,
+    judge_gaps,
+    judge_schema,
+    judge_scores,
+)
+from orchestration.table_rules import COMPARED_ROWS, RECENT_SECONDS, RULES
+from spark_jobs.contract import WINDOWS
+from spark_jobs.tables import COLUMNS as DECLARED
+
+_COUNT_SECONDS = 60.0
+
+
+def check_table(
+    lakehouse: Lakehouse, table: str, step_seconds: float | None, live: float | None
+) -> dict[CheckKey, Outcome]:
+    """The outcome of every check of one table.
+
+    `step_seconds`: between two polls of a live source, None for a recording; `live`: since when that source has been
+    sending, in epoch seconds: that there were no ticks before is not its fault.
+    """
+    rules = RULES[table]
+    names = ["schema", "no_duplicates", *["no_gaps"] * rules.gaps, *["scores"] * rules.scores]
+    if lakehouse.version(table) is None:
+        return {CheckKey(table, name): NOTHING for name in names}
+    declared = [(column.name, column.type) for column in DECLARED[table]]
+    schema = judge_schema(declared, [(name, kind) for name, kind, _ in lakehouse.columns(table)])
+    outcomes = {CheckKey(table, "schema"): schema}
+    recent = stretch(lakehouse, table, RECENT_SECONDS)
+    for name in names[1:]:
+        if recent is None:
+            outcome = NOTHING
+        elif not schema.passed:
+            # Queries speak of the declared columns.
+            outcome = Outcome(False, "not looked for: the table has not the columns that are declared", WARN)
+        elif name == "no_duplicates":
+            outcome = judge_duplicates(*_duplicates(lakehouse, table, recent, rules.identity))
+        elif name == "no_gaps":
+            outcome = _gaps(lakehouse, table, step_seconds, live)
+        else:
+            outcome = judge_scores(_scores(lakehouse, table, recent), recent.seconds)
+        outcomes[CheckKey(table, name)] = outcome
+    return outcomes
+
+
+def _duplicates(
+    lakehouse: Lakehouse, table: str, recent: Stretch, identity: Sequence[str]
+) -> tuple[int, int, str | None]:
+    """Rows, identities that occur more than once, and one of these."""
+    columns = ", ".join(f'"{name}"' for name in identity)
+    found = lakehouse.query(
+        f"SELECT {columns}, n, sum(n) OVER () AS total, sum(CASE WHEN n > 1 THEN 1 ELSE 0 END) OVER () AS repeated "  # noqa: S608
+        f'FROM (SELECT {columns}, count(*) AS n FROM "{table}" WHERE {recent.condition} GROUP BY {columns}) '
+        f"ORDER BY n DESC LIMIT 1",
+        **{table: (table, recent.version)},
+    ).to_pylist()
+    if not found:
+        return 0, 0, None
+    first = found[0]
+    example = " ".join(str(first[name]) for name in identity)
+    return int(first["total"]), int(first["repeated"]), example if first["n"] > 1 else None
+
+
+def _gaps(lakehouse: Lakehouse, table: str, step_seconds: float | None, live: float | None) -> Outcome:
+    begin = None if live is None else datetime.datetime.fromtimestamp(live, datetime.UTC)
+    recent = stretch(lakehouse, table, RECENT_SECONDS, not_before=begin)
+    if recent is None:
+        return NOTHING
+    found = lakehouse.query(
+        "SELECT symbol, max(gap) AS longest FROM (SELECT symbol, timestamp - lag(timestamp) OVER "  # noqa: S608
+        f'(PARTITION BY symbol ORDER BY timestamp) AS gap FROM "{table}" WHERE {recent.condition}) GROUP BY symbol',
+        **{table: (table, recent.version)},
+    ).to_pylist()
+    longest = {row["symbol"]: row["longest"].total_seconds() for row in found if row["longest"] is not None}
+    return judge_gaps(longest, step_seconds)
+
+
+def _scores(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, Scores]:
+    parts = []
+    for number, window in enumerate(WINDOWS, start=1):
+        value = f"z_scores[{number}]['zscore_price']"
+        finite = f"{value} - {value} = 0"  # neither NaN nor infinite, nor null
+        parts += [
+            f'sum(CASE WHEN {value} IS NOT NULL AND NOT ({finite}) THEN 1 ELSE 0 END) AS "broken_{window}"',
+            f'avg(CASE WHEN {finite} THEN {value} END) AS "mean_{window}"',
+        ]
+    (row,) = lakehouse.query(
+        f'SELECT count(*) AS n, {", ".join(parts)} FROM "{table}" WHERE {recent.condition}',  # noqa: S608
+        **{table: (table, recent.version)},
+    ).to_pylist()
+    return {window: Scores(row["n"], row[f"broken_{window}"] or 0, row[f"mean_{window}"]) for window in WINDOWS}
+
+
+def compare(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str]) -> dict[str, Outcome]:
+    """Whether the collections of `windows` hold what the table does. Raises PyMongoError."""
+    records = store.loaded()
+    # Only then the version: what a record speaks of is there by now.
+    current = lakehouse.version(TABLE)
+    outcomes = {}
+    by_version: dict[int, list[str]] = {}
+    for window in windows:
+        record = records.get(COLLECTIONS[window])
+        outcome = _why_not(record, current)
+        if outcome is not None or record is None:
+            outcomes[window] = outcome or NOTHING
+        else:
+            by_version.setdefault(record.delta_version, []).append(window)
+    for version, loaded in by_version.items():
+        try:
+            outcomes |= _compare_at(lakehouse, store, version, loaded)
+        except DeltaError as error:
+            said = f"version {version}, which is loaded, cannot be read any more: {error}"
+            outcomes |= dict.fromkeys(loaded, Outcome(False, said.splitlines()[0], WARN))
+    return outcomes
+
+
+def _why_not(record: Loaded | None, current: TableVersion | None) -> Outcome | None:
+    """What is to be said where nothing can be compared."""
+    if current is None:
+        return NOTHING
+    if record is None:
+        return Outcome(False, "nothing is loaded yet: launch load_mongodb", WARN)
+    if record.table_id != current.table_id or record.delta_version > current.version:
+        return Outcome(False, "another table is loaded: launch load_mongodb", ERROR)
+    return None
+
+
+def _compare_at(lakehouse: Lakehouse, store: MongoStore, version: int, windows: Sequence[str]) -> dict[str, Outcome]:
+    rows = lakehouse.content(TABLE, version).rows
+    expected: dict[str, dict[str, float | None]] = {window: {} for window in windows}
+    recent = stretch(lakehouse, TABLE, RECENT_SECONDS, version=version)
+    if recent is not None:
+        newest = lakehouse.query(
+            f"SELECT {', '.join(COLUMNS)} FROM {TABLE} WHERE {recent.condition} "  # noqa: S608
+            f"ORDER BY timestamp DESC LIMIT {COMPARED_ROWS}",
+            **{TABLE: (TABLE, version)},
+        )
+        for batch in newest.to_batches():
+            for window, documents in documents_of(batch, windows).items():
+                expected[window] |= {each["_id"]: each["zscore_price"] for each in documents}
+    outcomes = {}
+    for window in windows:
+        wanted = expected[window]
+        found = store.scores(window, list(wanted))
+        count = store.documents(window)
+        rows_now = _rows_now(lakehouse, rows)
+        if not rows <= count <= rows_now:
+            # The quick count may be off after a crash of the server.
+            count, rows_now = store.count(window, _COUNT_SECONDS), _rows_now(lakehouse, rows)
+        missing = [identity for identity in wanted if identity not in found]
+        different = [identity for identity, value in found.items() if value != wanted[identity]]
+        comparison = Comparison(rows, rows_now, count, len(wanted), missing, different)
+        outcomes[window] = judge_equality(comparison)
+    return outcomes
+
+
+def _rows_now(lakehouse: Lakehouse, rows: int) -> int:
+    return rows if lakehouse.version(TABLE) is None else lakehouse.content(TABLE).rows
