@@ -11,11 +11,15 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.alert_sensor import alert_sensor
 from orchestration.assets import all_assets
 from orchestration.check_assets import check_tables, health, table_content
+from orchestration.drain_job import drain_streams
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
+from orchestration.picture_job import draw_last_hour
+from orchestration.replay_job import replay
 from orchestration.resources import build_resources
-from orchestration.schedules import daily_maintenance
+from orchestration.schedules import ALL_SCHEDULES
 from orchestration.sensors import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
 
@@ -27,9 +31,17 @@ def build_definitions(
     return dg.Definitions(
         assets=all_assets(settings),
         asset_checks=[health, table_content],
-        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables, check_tables],
-        schedules=[daily_maintenance],
-        sensors=list(ALL_SENSORS),
+        jobs=[
+            *STREAM_JOBS,
+            drain_streams,
+            replay,
+            load_mongodb,
+            maintain_tables,
+            check_tables,
+            draw_last_hour,
+        ],
+        schedules=list(ALL_SCHEDULES),
+        sensors=[*ALL_SENSORS, alert_sensor],
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.
         executor=dg.in_process_executor,

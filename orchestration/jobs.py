@@ -20,11 +20,12 @@ from deltalake.exceptions import DeltaError
 from pydantic import Field, field_validator
 from pymongo.errors import PyMongoError
 
+from orchestration.asset_metadata import log_metadata
 from orchestration.asset_specs import LOAD_GROUP
 from orchestration.maintenance import LEAST_RETENTION_DAYS, NOBODY, Maintenance, MaintenanceError, Policy, Reader
 from orchestration.mongo_load import TABLE, short_reason
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource
-from orchestration.streams import StreamError
+from orchestration.streams import StreamError, Streams
 from spark_jobs.jobs import JOBS, TABLES
 from spark_jobs.table_lock import TableBusy
 
@@ -48,18 +49,31 @@ class StreamSelection(dg.Config):
         return _some_of("streams", JOBS, value)
 
 
-def _each(context: dg.OpExecutionContext, names: Sequence[str], act: Callable[[str], object]) -> None:
-    """Act on all streams at once, and only then fail if one failed: the others are not held up by it."""
+def _each(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str], act: Callable[[str], object]) -> None:
+    """Act on all streams at once, and only then fail if one failed: the others are not held up by it.
+
+    The log and the step's metadata tell what is left running, and how each log ends.
+    """
     failures = []
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         for name, future in [(name, pool.submit(act, name)) for name in names]:
             try:
                 future.result()
-                context.log.info("%s: done", name)
+                context.log.info(_left(streams, name))
             except StreamError as error:
                 failures.append(f"{name}: {error}")
+                context.log.error("%s; %s", failures[-1], _left(streams, name))
+    told = {key: value for name in names for key, value in log_metadata(streams, name, f"{name}_").items()}
     if failures:
-        raise dg.Failure("\n".join(failures), allow_retries=False)
+        raise dg.Failure("\n".join(failures), metadata=told, allow_retries=False)
+    context.add_output_metadata(told)
+
+
+def _left(streams: Streams, name: str) -> str:
+    """What is left of a stream after an action, and where its log is."""
+    view = streams.observe(name)
+    process = f"left {view.state} as process {view.pid}" if view.pid else f"{view.state}, no process is left"
+    return f"{name}: {process}, wanted {'running' if streams.wanted(name) else 'stopped'}; log {streams.log_path(name)}"
 
 
 class LaunchSelection(StreamSelection):
@@ -74,13 +88,18 @@ class LaunchSelection(StreamSelection):
 def launch(context: dg.OpExecutionContext, config: LaunchSelection, streams: StreamsResource) -> None:
     """Want the streams and start those that do not run; returns when all are at work."""
     processes = streams.get()
-    _each(context, config.streams, processes.keep if config.only_wanted else processes.launch)
+    _each(context, processes, config.streams, processes.keep if config.only_wanted else processes.launch)
 
 
 @dg.op
 def stop(context: dg.OpExecutionContext, config: StreamSelection, streams: StreamsResource) -> None:
     """Stop wanting the streams and stop them; returns when they are gone."""
-    _each(context, config.streams, streams.get().stop)
+    stop_all(context, streams.get(), config.streams)
+
+
+def stop_all(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str]) -> None:
+    """Stop wanting streams and stop them, telling the run's log."""
+    _each(context, streams, names, streams.stop)
 
 
 @dg.op
@@ -92,7 +111,7 @@ def restart(context: dg.OpExecutionContext, config: LaunchSelection, streams: St
         processes.end(name)
         (processes.keep if config.only_wanted else processes.launch)(name)
 
-    _each(context, config.streams, end_and_launch)
+    _each(context, processes, config.streams, end_and_launch)
 
 
 @dg.job(description="Start streams as processes of their own, and keep them running from now on.")

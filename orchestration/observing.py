@@ -19,7 +19,7 @@ from spark_jobs.jobs import JOBS
 
 
 def observations(
-    streams: StreamsResource, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
+    settings: OrchestrationSettings, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
 ) -> list[dg.AssetObservation | dg.AssetMaterialization]:
     """Of source, topic and tables; notes in `memory` what rates are counted from."""
     seconds = now - memory.observed_at

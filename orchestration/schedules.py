@@ -6,7 +6,10 @@ Here: when. Not here: what a run does (`orchestration.jobs`), or what follows fr
 
 import dagster as dg
 
+from orchestration.check_assets import check_tables
 from orchestration.jobs import maintain_tables
+from orchestration.picture_job import PICTURE_MINUTES, changed, draw_last_hour
+from orchestration.resources import LakehouseResource
 
 daily_maintenance = dg.ScheduleDefinition(
     name="daily_maintenance",
@@ -17,3 +20,31 @@ daily_maintenance = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Maintains the Delta tables once a day, when the day before is complete.",
 )
+
+hourly_checks = dg.ScheduleDefinition(
+    name="hourly_checks",
+    job=check_tables,
+    # What is checked is the last hour; not on the hour, when everybody else does something.
+    cron_schedule="7 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Checks the last hour of every table and collection.",
+)
+
+
+@dg.schedule(
+    name="pictures",
+    job=draw_last_hour,
+    cron_schedule=f"*/{PICTURE_MINUTES} * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Draws the last hour while there is something new to see.",
+)
+def pictures(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
+    """A run if any table has changed."""
+    if not changed(lakehouse.get(), PICTURE_MINUTES):
+        return dg.SkipReason(f"no table has changed within {PICTURE_MINUTES} minutes")
+    return dg.RunRequest()
+
+
+ALL_SCHEDULES = (daily_maintenance, hourly_checks, pictures)

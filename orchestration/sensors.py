@@ -25,6 +25,7 @@ from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restar
 from orchestration.kafka import KafkaAway, Offsets
 from orchestration.lakehouse import Lakehouse, TableVersion
 from orchestration.mongo_load import TABLE, fault
+from orchestration.observing import observations
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.status import archive_lag, stream_lag
 from orchestration.streams import Streams

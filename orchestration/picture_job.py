@@ -1,0 +1,80 @@
+"""The job that draws the last hour, and reports tables and collections that have changed with the picture.
+
+A run of its own rather than a part of the sensors' events: drawing takes a second, and runs can be removed when they
+are old (`orchestration.housekeeping`), which the pictures in Dagster's event log need.
+
+Here: what is reported. Not here: drawing (`orchestration.pictures`), or when (`.schedules`).
+"""
+
+import datetime
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+from pymongo.errors import PyMongoError
+
+from orchestration.asset_metadata import board_metadata, picture_metadata, table_metadata
+from orchestration.asset_specs import COLLECTION_ASSETS
+from orchestration.lakehouse import Lakehouse
+from orchestration.mongo_load import COLLECTIONS, fault
+from orchestration.resources import LakehouseResource, MongoResource
+from spark_jobs.jobs import TABLES
+
+PICTURE_MINUTES = 10
+
+
+class PictureConfig(dg.Config):
+    """Which tables and collections get a picture."""
+
+    changed_within_minutes: int = Field(
+        PICTURE_MINUTES, ge=1, description="Those that have changed within so many minutes."
+    )
+
+
+def changed(lakehouse: Lakehouse, minutes: int) -> list[str]:
+    """Tables that have got a new version within so many minutes."""
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
+    committed = {table: lakehouse.committed_at(table) for table in TABLES}
+    return [table for table, moment in committed.items() if moment is not None and moment >= since]
+
+
+@dg.op
+def draw_pictures(
+    context: dg.OpExecutionContext, config: PictureConfig, lakehouse: LakehouseResource, mongo: MongoResource
+) -> None:
+    """Draw the last hour once, and report what has changed with it."""
+    tables = changed(lakehouse.get(), config.changed_within_minutes)
+    shown = picture_metadata(lakehouse.get(), context.instance, context.log) if tables else {}
+    if not shown:
+        context.log.info("nothing to draw: no table has changed within %d minutes", config.changed_within_minutes)
+        return
+    shown |= board_metadata(lakehouse.settings())
+    for table in tables:
+        context.log_event(
+            dg.AssetMaterialization(asset_key=table, metadata=table_metadata(lakehouse.get(), table) | shown)
+        )
+    for asset, metadata in _collections(context, mongo, config.changed_within_minutes).items():
+        context.log_event(dg.AssetMaterialization(asset_key=asset, metadata=metadata | shown))
+    context.log.info("the last hour is drawn: see the latest materialisation of %s", ", ".join(tables))
+
+
+def _collections(context: dg.OpExecutionContext, mongo: MongoResource, minutes: int) -> dict[str, dict[str, Any]]:
+    """By asset, what there is to say of the collections that were loaded within so many minutes."""
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
+    try:
+        with mongo.open() as store:
+            loaded = store.loaded()
+    except PyMongoError as error:
+        context.log.warning("MongoDB %s", fault(error))
+        return {}
+    return {
+        asset: {"dagster/row_count": record.documents, "delta_version": record.delta_version}
+        for window, asset in COLLECTION_ASSETS.items()
+        if (record := loaded.get(COLLECTIONS[window])) is not None and record.loaded_at >= since
+    }
+
+
+@dg.job(description="Draw price, bands, z-scores and lag of the last hour into what has changed. Changes no data.")
+def draw_last_hour() -> None:
+    """One step: `draw_pictures`."""
+    draw_pictures()
