@@ -46,8 +46,8 @@ class Cursor(BaseModel):
     name="alerts",
     minimum_interval_seconds=ALERT_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of streams that are down, a silent source, failing checks and sensors, and prices far from their "
-    "mean: once, with an all-clear, in the log of alerts and by TICKHOUSE_ALERT_WEBHOOK.",
+    description="Tells of streams that are down, a silent source, failing checks and sensors, and prices far from "
+    "their mean: once, with an all-clear, in the log of alerts and by TICKHOUSE_ALERT_WEBHOOK.",
 )
 def alert_sensor(
     context: dg.SensorEvaluationContext, streams: StreamsResource, lakehouse: LakehouseResource

@@ -46,7 +46,7 @@ class Outbox(BaseModel):
     def deliver(
         self, post: Callable[[str, float], str | None], clock: Callable[[], float], seconds: float
     ) -> str | None:
-        """Post what there is, in order, for at most so many seconds. Returns why that ended early; None when it did not.
+        """Post what there is, in order, for at most so many seconds; returns why that failed, None if it did not.
 
         `post` gets a text and how many seconds it may take, and gives the reason of a failure or None.
         """

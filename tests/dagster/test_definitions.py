@@ -8,9 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration.checks import CHECKS
+from orchestration.checks import CHECKS, STREAM_OF
 from orchestration.resources import LakehouseResource, build_resources
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
+from orchestration.table_checks import TABLE_CHECKS
+from spark_jobs.tables import COLUMNS
 from tests.dagster.conftest import definitions
 
 TABLES = {"prices", "rejects", "moving_stats", "zscores", "higher", "lower"}
@@ -24,7 +26,8 @@ def test_the_asset_graph_is_that_of_the_flow(tmp_path: Path) -> None:
         for key in graph.get_all_asset_keys()
     }
     assert parents == {
-        "btc_price": set(),
+        "exchange": set(),
+        "btc_price": {"exchange"},
         **{table: {"btc_price"} for table in TABLES - {"zscores"}},
         "zscores": {"btc_price", "moving_stats"},
         **{collection: {"zscores"} for collection in COLLECTIONS},
@@ -36,14 +39,46 @@ def test_every_asset_is_described(tmp_path: Path) -> None:
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.description and node.kinds and node.owners and node.group_name != "default", key
-        assert (key.to_user_string() == "btc_price") == node.is_external
+        assert (key.to_user_string() in ("exchange", "btc_price")) == node.is_external
+
+
+def test_every_table_and_collection_tells_its_columns_before_it_is_there(tmp_path: Path) -> None:
+    graph = definitions(tmp_path).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        metadata = graph.get(key).metadata
+        if key.to_user_string() == "exchange":
+            continue
+        schema = metadata["dagster/column_schema"]
+        schema = getattr(schema, "value", schema)
+        assert isinstance(schema, dg.TableSchema) and all(column.description for column in schema.columns), key
+        if key.to_user_string() in TABLES:
+            declared = COLUMNS[key.to_user_string()]
+            assert [(column.name, column.type) for column in schema.columns] == [
+                (column.name, column.type) for column in declared
+            ]
+            told = {column.name: column.description or "" for column in schema.columns}
+            assert all(f"[{column.unit}]" in told[column.name] for column in declared if column.unit)
+
+
+def test_every_asset_leads_to_its_code_its_log_and_the_live_page(tmp_path: Path) -> None:
+    graph = definitions(tmp_path).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        metadata = graph.get(key).metadata
+        references = metadata["dagster/code_references"]
+        assert isinstance(references, dg.CodeReferencesMetadataValue)
+        for reference in references.code_references:
+            assert isinstance(reference, dg.LocalFileCodeReference) and Path(reference.file_path).is_file(), key
+        assert metadata["live_board"] == dg.MetadataValue.url("http://127.0.0.1:8501")
+        if key.to_user_string() in TABLES:
+            stream = STREAM_OF[key.to_user_string()]
+            assert metadata["log"] == dg.MetadataValue.path(str(tmp_path / "logs" / f"{stream}.log"))
 
 
 def test_every_check_is_of_an_asset(tmp_path: Path) -> None:
     graph = definitions(tmp_path).resolve_asset_graph()
     keys = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
-    assert keys == set(CHECKS)
-    assert {asset for asset, _ in keys} == TABLES
+    assert keys == set(CHECKS) | set(TABLE_CHECKS)
+    assert {asset for asset, _ in keys} == TABLES | COLLECTIONS
 
 
 def test_everything_is_loadable(tmp_path: Path) -> None:
@@ -69,7 +104,8 @@ def refuse(*_):
 socket.socket.connect = refuse
 import orchestration.definitions
 orchestration.definitions.defs()
-assert "pyspark" not in sys.modules
+heavy = {"pyspark", "pandas", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
 """
     environment = os.environ | {
         "TICKHOUSE_KAFKA_BOOTSTRAP": "127.0.0.1:1",
