@@ -58,7 +58,7 @@ def stream_asset(spec: JobSpec, settings: OrchestrationSettings) -> dg.AssetsDef
             else:
                 view = processes.run_available(spec.name, config.timeout_seconds)
         except StreamError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+            raise dg.Failure(str(error), metadata=log_metadata(processes, spec.name), allow_retries=False) from error
         left = f"left {view.state} as process {view.pid}" if view.pid else f"{view.state}: it has done what there was"
         context.log.info("%s: %s; its log is %s", spec.name, left, processes.log_path(spec.name))
         process = {"process": view.pid or "ended", **log_metadata(processes, spec.name)}

@@ -7,6 +7,7 @@ Here: what is reported. Not here: drawing (`orchestration.pictures`), or when (`
 """
 
 import datetime
+import time
 from typing import Any
 
 import dagster as dg
@@ -33,9 +34,12 @@ class PictureConfig(dg.Config):
 
 def changed(lakehouse: Lakehouse, minutes: int) -> list[str]:
     """Tables that have got a new version within so many minutes."""
-    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
     committed = {table: lakehouse.committed_at(table) for table in TABLES}
-    return [table for table, moment in committed.items() if moment is not None and moment >= since]
+    return [table for table, moment in committed.items() if moment is not None and _within(moment, minutes)]
+
+
+def _within(moment: datetime.datetime, minutes: int) -> bool:
+    return time.time() - moment.timestamp() <= 60 * minutes
 
 
 @dg.op
@@ -60,7 +64,6 @@ def draw_pictures(
 
 def _collections(context: dg.OpExecutionContext, mongo: MongoResource, minutes: int) -> dict[str, dict[str, Any]]:
     """By asset, what there is to say of the collections that were loaded within so many minutes."""
-    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
     try:
         with mongo.open() as store:
             loaded = store.loaded()
@@ -70,7 +73,7 @@ def _collections(context: dg.OpExecutionContext, mongo: MongoResource, minutes: 
     return {
         asset: {"dagster/row_count": record.documents, "delta_version": record.delta_version}
         for window, asset in COLLECTION_ASSETS.items()
-        if (record := loaded.get(COLLECTIONS[window])) is not None and record.loaded_at >= since
+        if (record := loaded.get(COLLECTIONS[window])) is not None and _within(record.loaded_at, minutes)
     }
 
 

@@ -26,7 +26,8 @@ CALM = Condition("z", "z is far", "7", calm=300)
 
 def run(looks: list[tuple[float, list[Condition]]], unknown: tuple[str, ...] = ()) -> list[tuple[float, str, str]]:
     """The changes by a sequence of looks, each some seconds after the start; the memory goes through its own form."""
-    memory, told = Memory(), []
+    memory = Memory()
+    told: list[tuple[float, str, str]] = []
     for after, conditions in looks:
         memory = Memory.model_validate_json(memory.model_dump_json())
         told += [(after, change.key, change.state) for change in decide(conditions, unknown, memory, START + after)]

@@ -68,9 +68,9 @@ def test_lag(lag: int | None, wanted: bool, passed: bool) -> None:
     ],
 )  # fmt: skip
 def test_fresh(given: dict[str, Any], live: float | None, passed: bool) -> None:
-    given = {"view": RUNNING, "wanted": True} | given
-    committed = {"higher": given.pop("committed")} if "committed" in given else {}
-    assert outcome("trend", "higher", "fresh", StreamFacts(committed=committed, **given), live)[0] == passed
+    facts: dict[str, Any] = {"view": RUNNING, "wanted": True} | given
+    facts["committed"] = {"higher": facts["committed"]} if "committed" in facts else {}
+    assert outcome("trend", "higher", "fresh", StreamFacts(**facts), live)[0] == passed
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestration.asset_metadata import as_code
-from orchestration.pictures import LARGEST_BYTES, Curve, Curves, draw, markdown
+from orchestration.pictures import LARGEST_BYTES, Curve, Curves, Values, draw, markdown
 from spark_jobs.contract import WINDOWS
 
 NOTHING = Curve(np.array([], "datetime64[ms]"), np.array([]))
@@ -20,11 +20,14 @@ def curves(points: int) -> Curves:
     """A symbol that wanders, of as many points as asked."""
     random = np.random.default_rng(5)
     times = np.datetime64("2026-11-24T15:00:00", "ms") + np.arange(points) * np.timedelta64(20, "s")
-    price = 64_000 + np.cumsum(random.normal(0, 8, points))
+    price: Values = 64_000 + np.cumsum(random.normal(0, 8, points))
     deviation = np.full(points, 20.0)
     deviation[: points // 9] = np.nan  # a window with one tick has none
-    scores = {window: Curve(times, random.normal(0, 1.3, points)) for window in WINDOWS}
-    lags = {name: Curve(times, random.integers(0, 900, points) * 1.0) for name in ("prices", "moving", "zscore")}
+    scores = {window: Curve(times, random.normal(0, 1.3, points).astype(np.float64)) for window in WINDOWS}
+    lags = {
+        name: Curve(times, random.integers(0, 900, points).astype(np.float64))
+        for name in ("prices", "moving", "zscore")
+    }
     mean = Curve(times, price - 5)
     return Curves("BTCUSDT", "5m", Curve(times, price), mean, Curve(times, deviation), scores, lags)
 
