@@ -6,6 +6,7 @@ Not here: anything that is done. Loading this module reads settings and starts, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,11 @@ from orchestration.resources import build_resources
 from orchestration.schedules import ALL_SCHEDULES
 from orchestration.sensors import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
+
+# Dagster passes it itself, whenever it binds resources to a sensor's jobs: the code server's log would begin with it.
+warnings.filterwarnings(
+    "ignore", message="Parameter `owners` of initializer `SensorDefinition", category=dg.BetaWarning
+)
 
 
 def build_definitions(

@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestration.processes import read_heartbeat
 from orchestration.settings import PREFIX, OrchestrationSettings
+from spark_jobs.file_lock import LockHeld, held
 
 _LOOK_SECONDS = 0.2
 
@@ -38,7 +39,22 @@ def send(
     in the meantime, KeyboardInterrupt above all, stops the producer cleanly.
     """
     folder = settings.home / "replay"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Two would share the heartbeat, by which it is known what is delivered.
+        with held(folder / "replay.lock", 0):
+            return _send(settings, file, folder, shift_to_now=shift_to_now, progress=progress)
+    except LockHeld:
+        raise ReplayFailed("another recording is being sent: wait for its end, or stop it") from None
+
+
+def _send(
+    settings: OrchestrationSettings,
+    file: Path,
+    folder: Path,
+    *,
+    shift_to_now: bool,
+    progress: Callable[[int, int, str | None], None],
+) -> int:
     log = folder / "replay.log"
     decided = {
         "home": str(folder),

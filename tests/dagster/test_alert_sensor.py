@@ -171,7 +171,7 @@ def test_each_kind_is_raised_once_and_cleared_once(
     assert len(receiver.texts) == len(keys)
     make(watch, False)
     watch.ticks(calm)
-    watch.ticks(60)
+    watch.ticks(30)
     assert watch.logged()[len(keys) :] == [(name, "cleared") for name in sorted(keys, key=order)]
     assert receiver.texts[len(keys)] == f"ALL CLEAR: {text.split(' (')[0]}"
     assert len(receiver.texts) == 2 * len(keys)
