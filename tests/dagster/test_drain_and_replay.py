@@ -139,4 +139,19 @@ def test_a_recording_is_sent_and_the_log_tells_how_far(
     assert "acknowledged, up to" in said
     after = Topics(broker).end_offsets(TOPICS[:1])[TOPICS[0]]
     assert sum(after.values()) - sum(before.values()) >= 30
-    assert broker != NOWHERE
+
+
+def test_two_recordings_are_not_sent_at_once(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    holder = (
+        "import sys, fcntl, time; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, 2); print(flush=True); time.sleep(60)"
+    )
+    lock = stand_in_home / "replay" / "replay.lock"
+    lock.parent.mkdir()
+    with subprocess.Popen([sys.executable, "-c", holder, str(lock)], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline()
+            result, said = run(definitions(stand_in_home), instance, "replay", "send_recording", file=__file__)
+        finally:
+            other.kill()
+    assert not result.success
+    assert "another recording is being sent" in said
