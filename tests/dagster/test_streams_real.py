@@ -18,7 +18,7 @@ from orchestration.local.broker import create_topics
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.status import collect
-from spark_jobs.jobs import JOBS, TOPICS
+from spark_jobs.jobs import JOBS, TABLES, TOPICS
 from tests.dagster.conftest import RealHome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
@@ -103,6 +103,15 @@ def test_everything_that_is_there_goes_through(
     with MongoClient[Document](mongo_uri) as client:
         assert client[DATABASE]["btc-price-zscore-1h"].count_documents({}) == rows(instance, "zscores")
     assert Lakehouse(settings.lakehouse).columns("zscores")[0] == ("symbol", "string", "trading pair")
+
+    checked = loaded.resolve_job_def("check_tables").execute_in_process(instance=instance)
+    said = {
+        f"{found.asset_key.to_user_string()}:{found.check_name}": (found.passed, found.description)
+        for found in checked.get_asset_check_evaluations()
+    }
+    assert all(passed for passed, _ in said.values()), said
+    assert {said[f"{table}:schema"] for table in TABLES} == {(True, "as declared")}
+    assert said["zscore_1h:equals_table"] == (True, "equal")
 
     # Nothing is there that was not there before: a second time adds nothing, and says so.
     materialise(loaded, instance, "zscore")
