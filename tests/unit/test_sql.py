@@ -122,7 +122,7 @@ def long_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_long_answer_is_computed_while_it_is_taken(long_table: Path) -> None:
     answer = query(str(long_table), LAST_FAILS)
     assert 0 < next(answer.batches).num_rows < MANY
-    with pytest.raises(QueryFailed, match="[Dd]ivi"):
+    with pytest.raises(QueryFailed, match=r"[Dd]ivi"):
         list(answer.batches)
 
 
@@ -160,7 +160,7 @@ def test_csv_has_every_column_and_json_for_what_has_parts(lakehouse: Path) -> No
 def test_a_file_is_there_whole_or_not_at_all(lakehouse: Path, long_table: Path, tmp_path: Path, form: str) -> None:
     file = tmp_path / "files" / "rows"
     file.parent.mkdir()
-    with pytest.raises(QueryFailed, match="[Dd]ivi"):
+    with pytest.raises(QueryFailed, match=r"[Dd]ivi"):
         write_file(query(str(long_table), LAST_FAILS), file, form, overwrite=False)
     assert list(file.parent.iterdir()) == []
     write_file(query(str(lakehouse), "SELECT 1 AS n"), file, form, overwrite=False)
