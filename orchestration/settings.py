@@ -80,7 +80,7 @@ class OrchestrationSettings(KafkaSettings):
     mongo_port: Port = 27017
     """Port of the local mongod on 127.0.0.1."""
     source: str = "auto"
-    """`auto` (Binance if it answers, else the simulator), `binance`, `simulator`, or `replay:` and the path of a file."""
+    """`auto` (Binance if it answers, else the simulator), `binance`, `simulator` or `replay:FILE`."""
     binance_url: str | None = None
     """Where the exchange is asked; Binance's own address when left out."""
     symbols: Annotated[list[str], NoDecode] = Field(["BTCUSDT"])
