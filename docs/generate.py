@@ -168,14 +168,15 @@ def _messages() -> dict[str, bytes]:
 def _topics() -> str:
     messages = _messages()
     texts = [
-        f"## Topics\n\nKey = symbol, value = strict JSON, {PARTITIONS} partitions each. `null` stands where there is no "
-        "number; a number is the shortest\ntext that reads back as the same double.\n"
+        f"## Topics\n\nKey = symbol, value = strict JSON, {PARTITIONS} partitions each. `null` stands where there is "
+        "no number; a number is\nthe shortest text that reads back as the same double.\n"
     ]
     for topic in TOPICS:
         writers = [f"the stream `{spec.name}`, exactly once" for spec in JOBS.values() if topic in spec.outputs]
         readers = [f"`{spec.name}`" for spec in JOBS.values() if topic in spec.inputs]
         texts.append(
-            f"### `{topic}`\n\n{_TOPIC_TEXTS[topic].capitalize()}. Written by {' and '.join(writers) or 'the producer'}; "
+            f"### `{topic}`\n\n{_TOPIC_TEXTS[topic].capitalize()}. "
+            f"Written by {' and '.join(writers) or 'the producer'}; "
             f"read by {', '.join(readers) or 'no stream but the copy to its table'}.\n\n"
             f"```json\n{_folded(json.loads(messages[topic]))}\n```\n"
         )
@@ -196,7 +197,9 @@ def _folded(message: Mapping[str, Any]) -> str:
 
 def _delta_tables() -> str:
     owners = {table: spec for spec in JOBS.values() for table in spec.tables}
-    texts = ["## Delta tables\n\nUnder `TICKHOUSE_LAKEHOUSE`, by default `.tickhouse/lakehouse`; partitioned by `date`.\n"]
+    texts = [
+        "## Delta tables\n\nUnder `TICKHOUSE_LAKEHOUSE`, by default `.tickhouse/lakehouse`; partitioned by `date`.\n"
+    ]
     for table, columns in _tables().items():
         topic = owners[table].archives.get(table)
         source = f"a copy of the topic `{topic}`" if topic else f"from the topic `{owners[table].inputs[0]}`"
@@ -232,12 +235,16 @@ def _collections() -> str:
 
 
 def _command() -> str:
-    commands: dict[str, Any] = typer.main.get_group(app).commands
+    commands: Mapping[str, Any] = typer.main.get_group(app).commands
     texts = ["## The command `tickhouse`\n"]
     for name, command in commands.items():
         arguments = [one.metavar or one.name.upper() for one in command.params if one.param_type_name == "argument"]
         options = [
-            [", ".join(f"`{text}`" for text in (*one.opts, *one.secondary_opts)), _option_default(one), _plain(one.help)]
+            [
+                ", ".join(f"`{text}`" for text in (*one.opts, *one.secondary_opts)),
+                _option_default(one),
+                _plain(one.help),
+            ]
             for one in command.params
             if one.param_type_name == "option"
         ]
@@ -289,9 +296,7 @@ def _dagster() -> str:
         )
     )
     texts.append("### Jobs\n")
-    jobs = sorted(
-        (job for job in repository.get_all_jobs() if not job.name.startswith("__")), key=lambda job: job.name
-    )
+    jobs = sorted((job for job in repository.get_all_jobs() if not job.name.startswith("__")), key=lambda job: job.name)
     texts.append(_table(("job", "what it does"), ([f"`{job.name}`", _sentence(job.description)] for job in jobs)))
     for job in jobs:
         rows = list(_run_config(job))
@@ -301,7 +306,10 @@ def _dagster() -> str:
     texts.append("### Sensors and schedules\n")
     automatic = [
         *((one.name, f"every {one.minimum_interval_seconds} s", one.description) for one in repository.sensor_defs),
-        *((one.name, f"`{one.cron_schedule}` {one.execution_timezone}", one.description) for one in repository.schedule_defs),
+        *(
+            (one.name, f"`{one.cron_schedule}` {one.execution_timezone}", one.description)
+            for one in repository.schedule_defs
+        ),
     ]
     texts.append(
         _table(

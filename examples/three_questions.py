@@ -13,10 +13,13 @@ Each answer is a small table and one sentence. Where there is too little to go b
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import polars as pl
+from deltalake import DeltaTable
 
+TABLES = ("prices", "moving_stats", "zscores", "higher", "lower")
 WITHIN_SECONDS = 20.0
 """How far ahead `higher` and `lower` look; exactly this stands for: no such price."""
 FAR = 3.0
@@ -69,12 +72,14 @@ def turning_back(lakehouse: str) -> tuple[pl.DataFrame, str]:
         ticks.group_by("group")
         .agg(
             ticks=pl.len(),
+            furthest=pl.col("distance").max(),
             turned_back=(pl.col("back") < pl.col("on")).sum(),
             went_on=(pl.col("on") < pl.col("back")).sum(),
             neither=(pl.col("on") == pl.col("back")).sum(),
         )
         .with_columns(share_turned_back=pl.col("turned_back") / pl.col("ticks"))
-        .sort("group", descending=True)
+        .sort("furthest", descending=True)
+        .drop("furthest")
     )
     found = {row["group"]: row for row in answer.to_dicts()}
     far = found.get(f"|z| > {FAR:g}")
@@ -131,7 +136,9 @@ def waits_by_volatility(lakehouse: str) -> tuple[pl.DataFrame, str]:
             never_lower=(down == WITHIN_SECONDS).mean(),
         )
         .sort("third")
-        .with_columns(times=pl.col("third").replace_strict({0: "calm", 1: "middling", 2: "rough"}, return_dtype=pl.String))
+        .with_columns(
+            times=pl.col("third").replace_strict({0: "calm", 1: "middling", 2: "rough"}, return_dtype=pl.String)
+        )
         .select("times", "ticks", pl.exclude("times", "ticks", "third"))
     )
     found = {row["times"]: row for row in answer.to_dicts()}
@@ -183,10 +190,12 @@ def lateness(lakehouse: str) -> tuple[pl.DataFrame, str]:
             on="symbol",
         )
         .with_columns(repeated=pl.col("messages") - pl.col("late") - pl.col("ticks"))
-        .select("symbol", "messages", "ticks", "late", "repeated", "seconds_to_arrival", "holes", "longest_hole_seconds")
+        .select(
+            "symbol", "messages", "ticks", "late", "repeated", "seconds_to_arrival", "holes", "longest_hole_seconds"
+        )
         .sort("symbol")
     )
-    count, late, repeated, holes = (answer[name].sum() for name in ("messages", "late", "repeated", "holes"))
+    count, late, repeated, holes = (int(answer[name].sum()) for name in ("messages", "late", "repeated", "holes"))
     if count < ENOUGH:
         return answer, f"Too little data: {count} messages; at least {ENOUGH} are needed."
     return answer, (
@@ -213,6 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Three questions to the tables of a home.")
     parser.add_argument("home", nargs="?", default=".tickhouse", help="the home, or a folder or URI with the tables")
     lakehouse = lakehouse_of(parser.parse_args().home)
+    if not all(DeltaTable.is_deltatable(f"{lakehouse}/{name}") for name in TABLES):
+        sys.exit(f"there are no tables under {lakehouse} yet: `tickhouse up` makes them within a minute")
     with pl.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_cols=-1, tbl_width_chars=120):
         for number, (question, ask) in enumerate(QUESTIONS.items(), start=1):
             answer, sentence = ask(lakehouse)
