@@ -34,7 +34,6 @@ class Treatment(StrEnum):
     """What the tests do with a command."""
 
     run = "run it in a project's folder with tables"
-    watch = "run it there until Ctrl-C"
     scratch = "run it on a home that may be lost"
     stack = "run it beside a running stack"
     options = "look up its options: other tests run it, at length"
@@ -46,7 +45,7 @@ RULES: tuple[tuple[str, Treatment, str], ...] = (
     (r"export PATH=.*", Treatment.run, ""),
     (r"tickhouse sql\b.*", Treatment.run, ""),
     (r"tickhouse (status|status --json|doctor|down|skip moving)", Treatment.run, ""),
-    (r"tickhouse status --watch", Treatment.watch, ""),
+    (r"tickhouse status --watch", Treatment.elsewhere, "tests/integration/test_cli.py watches until Ctrl-C"),
     (r"tickhouse reset --yes", Treatment.scratch, ""),
     (r"tickhouse replay\b.*", Treatment.stack, ""),
     (r"tickhouse up\b.*", Treatment.options, ""),

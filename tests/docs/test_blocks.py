@@ -31,7 +31,6 @@ from tests.reference.model import Expected
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 ALL = blocks()
 MONGO = "mongodb://127.0.0.1:27017"
-SECONDS_TO_WATCH = 4
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
@@ -89,8 +88,6 @@ def test_commands(block: Block, project: Project, tools: Path, tmp_path: Path) -
         match treatment(command):
             case Treatment.run:
                 script.append(command)
-            case Treatment.watch:
-                script.append(f"timeout --preserve-status --signal INT {SECONDS_TO_WATCH} {command}")
             case Treatment.scratch:
                 (tmp_path / ".tickhouse" / "run").mkdir(parents=True)
                 run(["sh", "-c", command], tmp_path, surroundings)
