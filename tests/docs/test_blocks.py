@@ -56,7 +56,7 @@ def environment(project: Project, tools: Path | str) -> dict[str, str]:
 def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
     """Its output; it must end well."""
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert "Traceback" not in done.stderr
