@@ -21,6 +21,8 @@ from spark_jobs.jobs import TABLES
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 _QUERIES = ("SELECT", "WITH", "VALUES")
+NAMES = (*TABLES, gap_table.NAME)
+"""The tables that can be asked, as far as they exist."""
 
 
 class QueryFailed(ValueError):
@@ -71,7 +73,7 @@ def query(lakehouse: str, sql: str) -> Answer:
     """
     builder = QueryBuilder()
     found = []
-    for name in (*TABLES, gap_table.NAME):
+    for name in NAMES:
         try:
             builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:
@@ -124,7 +126,7 @@ def tables(lakehouse: str) -> list[TableColumns]:
     """The tables that there are under `lakehouse`. Raises QueryFailed when there is none."""
     lake = Lakehouse(lakehouse)
     found = []
-    for name in (*TABLES, gap_table.NAME):
+    for name in NAMES:
         version = lake.version(name)
         if version is not None:
             found.append(TableColumns(name, lake.content(name, version.version).rows, lake.columns(name)))
