@@ -2,7 +2,7 @@
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
-PACKAGES := producer spark_jobs orchestration tests
+PACKAGES := producer spark_jobs orchestration tests docs examples
 
 .venv/.run: requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON3=…")'

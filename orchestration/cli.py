@@ -7,8 +7,6 @@ Imports that take long are inside the commands: help and mistakes should answer 
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shlex
 import signal
@@ -46,6 +44,7 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+    parquet = "parquet"
 
 
 def _settings(**overrides: Any) -> OrchestrationSettings:
@@ -261,44 +260,99 @@ def replay(
 
 @app.command()
 def sql(
-    statement: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT over the tables.")],
-    output: Annotated[Format, typer.Option("--format", help="How to write the rows.")] = Format.table,
+    statement: Annotated[
+        str | None, typer.Argument(metavar="[QUERY]", help="A SELECT over the tables; left out, what there is to ask.")
+    ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write the rows.", show_default="by the file's ending, else table"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet or .json (JSON lines).")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
+    limit: Annotated[
+        int,
+        typer.Option(min=0, help="At most so many rows in a table; 0 for all. Every other format has all rows."),
+    ] = 100,
     home: Home = None,
 ) -> None:
     """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower.
 
     For example: tickhouse sql "SELECT symbol, count(*) FROM prices GROUP BY symbol"
+
+    Without a query: which tables and columns there are, and three queries to begin with.
     """
     settings = _settings(home=home)
+    from orchestration.sql import QueryFailed, query
+    from orchestration.sql_rows import OutputExists, write_csv, write_file, write_json
+
+    form = form or _form_of(output)
+    if form is (Format.parquet if output is None else Format.table):
+        raise _failure("a file is csv, json or parquet, by its ending or --format; parquet needs --output FILE", 2)
+    try:
+        if statement is None:
+            _tell_what_to_ask(settings.lakehouse, home)
+            return
+        answer = query(settings.lakehouse, statement)
+        if output is not None:
+            try:
+                with _errors.status(f"Writing {escape(str(output))}"):
+                    count = write_file(answer, output, form, overwrite=overwrite)
+            except OSError as error:
+                raise _failure(f"{output} cannot be written: {error.strerror or error}") from error
+            _out.print(f"{count:,} rows are in {escape(str(output))}.", soft_wrap=True)
+        elif form is Format.json:
+            write_json(answer, sys.stdout)
+        elif form is Format.csv:
+            write_csv(answer, sys.stdout)
+        else:
+            _show(answer, limit)
+    except (QueryFailed, OutputExists) as error:
+        raise _failure(f"{error}") from error
+
+
+def _form_of(file: Path | None) -> Format:
+    """The format that the ending of a file's name means."""
+    if file is None:
+        return Format.table
+    ending = file.suffix.lower().removeprefix(".")
+    return {"csv": Format.csv, "parquet": Format.parquet, "json": Format.json, "jsonl": Format.json}.get(
+        ending, Format.table
+    )
+
+
+def _show(answer: Any, limit: int) -> None:
+    from itertools import islice
+
     from rich.table import Table
 
-    from orchestration.sql import QueryFailed, as_text, query
+    from orchestration.sql_rows import cell
 
-    try:
-        rows = query(settings.lakehouse, statement)
-    except QueryFailed as error:
-        raise _failure(f"{error}") from error
-    if output is Format.json:
-        for row in rows.to_pylist():
-            sys.stdout.write(json.dumps(row, default=as_text) + "\n")
-    elif output is Format.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(rows.column_names)
-        writer.writerows([_cell(value) for value in row.values()] for row in rows.to_pylist())
-    else:
-        table = Table(*(escape(name) for name in rows.column_names))
-        for row in rows.to_pylist():
-            table.add_row(*(escape(_visible(_cell(value))) for value in row.values()))
-        _out.print(table)
+    table = Table(*(escape(name) for name in answer.schema.names))
+    rows = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in answer.batches)
+    values = (row for batch in rows for row in batch)
+    for row in islice(values, limit or None):
+        table.add_row(*(escape(_visible(cell(value))) for value in row))
+    _out.print(table)
+    if limit and next(values, None) is not None:
+        _errors.print(f"[dim]These are the first {limit:,} rows: --limit 0 shows all, --output FILE keeps all.[/dim]")
 
 
-def _cell(value: Any) -> str:
-    """One value for people: nothing for null, JSON for what has parts."""
-    from orchestration.sql import as_text
+def _tell_what_to_ask(lakehouse: str, home: Path | None) -> None:
+    from rich.table import Table
 
-    if value is None:
-        return ""
-    return json.dumps(value, default=as_text) if isinstance(value, (list, dict)) else as_text(value)
+    from orchestration.sql import EXAMPLES, tables
+
+    for name, rows, columns in tables(lakehouse):
+        listing = Table("column", "type", "what it is", title=f"{name}: {rows:,} rows", title_justify="left")
+        for column, kind, text in columns:
+            listing.add_row(column, escape(kind), escape(text or ""))
+        _out.print(listing)
+    there = "" if home is None else f" --home {shlex.quote(str(home))}"
+    for question, statement in EXAMPLES.items():
+        command = f'tickhouse sql{there} "{statement}"'
+        _out.print(f"\n[dim]{question}[/dim]\n{escape(command)}", soft_wrap=True, highlight=False)
 
 
 def _visible(text: str) -> str:

@@ -17,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from spark_jobs.gaps import Gap
 
 NAME = "gaps"
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("query", pa.string()),
         ("topic", pa.string()),
@@ -34,7 +34,7 @@ _SCHEMA = pa.schema(
 def append(lakehouse: str, gaps: Sequence[tuple[str, Gap]], at: datetime.datetime) -> None:
     """Add gaps with the queries that go past them, in one commit. Raises DeltaError, OSError."""
     rows = [{**gap._asdict(), "query": query, "messages": gap.messages, "skipped_at": at} for query, gap in gaps]
-    write_deltalake(_uri(lakehouse), pa.Table.from_pylist(rows, _SCHEMA), mode="append")
+    write_deltalake(_uri(lakehouse), pa.Table.from_pylist(rows, SCHEMA), mode="append")
 
 
 def rows(lakehouse: str) -> list[dict[str, Any]]:

@@ -63,24 +63,41 @@ class OrchestrationSettings(KafkaSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     home: AbsolutePath = Field(default=Path(".tickhouse"), validate_default=True)
+    """Folder of all data of a stack; for more than one, one each."""
     tools: AbsolutePath = Field(default=PROJECT_ROOT / ".tools", validate_default=True)
+    """Folder of the JARs and of mongod, which the first start fetches."""
     jars: AbsolutePath = Path()
+    """Folder with the JARs of Delta and of the Kafka connector; `spark-jars` under the tools when left out."""
     mongo_uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?journal=true")
     """With user and password (`authSource`) and TLS (`tls=true&tlsCAFile=…`) where the server asks for them."""
     lakehouse: str = ""
+    """URI of the folder of the Delta tables; empty = under the home."""
     checkpoints: str = ""
+    """URI of the folder of the streams' checkpoints; empty = under the home."""
     port: Port = 3000
+    """Port of the Dagster UI on 127.0.0.1; 0 gives every service any free port."""
     board_port: Port = 8501
+    """Port of the board on 127.0.0.1."""
     kafka_port: Port = 9092
+    """Port of the local broker on 127.0.0.1."""
     mongo_port: Port = 27017
+    """Port of the local mongod on 127.0.0.1."""
     source: str = "auto"
+    """`auto` (Binance if it answers, else the simulator), `binance`, `simulator` or `replay:FILE`."""
     binance_url: str | None = None
+    """Where the exchange is asked; Binance's own address when left out."""
     symbols: Annotated[list[str], NoDecode] = Field(["BTCUSDT"])
+    """Trading pairs, separated by commas."""
     speed: str = "1"
+    """How fast a recording is replayed: `1` as recorded, `N` times that, `max` as fast as it goes."""
     replay_timestamps: Literal["recorded", "now"] = "recorded"
+    """Whether a replay keeps its timestamps or shifts all of them so that the first is now."""
     step_ms: Annotated[int, Field(ge=1)] = 100
+    """Milliseconds from one poll to the next."""
     lateness_seconds: Annotated[float, Field(ge=0)] = 10
+    """How far behind a symbol's largest timestamp a tick may be."""
     trigger: Literal["continuous", "available_now"] = "continuous"
+    """`continuous`: until stopped. `available_now`: the streams process what the topics hold at the start, and end."""
     alert_webhook: SecretStr = SecretStr("")
     """Where alerts are posted to as JSON `{"text": …}`, as Slack takes them; empty = nowhere. A secret."""
     alert_zscore: Annotated[float, Field(gt=0)] = 6

@@ -1,45 +1,86 @@
 """SQL on the Delta tables, without a JVM.
 
 Belongs here: running a query over all tables that exist, and nothing but a query: the engine would also write files,
-read others than the tables', and change its settings. Does not belong here: showing the result (`cli`).
+read others than the tables', and change its settings; and telling what there is to ask. Does not belong here: writing
+the rows (`sql_rows`) or showing them (`cli`).
 """
 
 from __future__ import annotations
 
-import datetime
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration import gap_table
+from orchestration.lakehouse import Lakehouse
 from spark_jobs.jobs import TABLES
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 _QUERIES = ("SELECT", "WITH", "VALUES")
+NAMES = (*TABLES, gap_table.NAME)
+"""The tables that can be asked, as far as they exist."""
 
 
 class QueryFailed(ValueError):
     """The query cannot be answered; the text says why."""
 
 
-def query(lakehouse: str, sql: str) -> pa.Table:
+EXAMPLES = {
+    "How many ticks are there of each symbol, and up to when?": (
+        "SELECT symbol, count(*) AS ticks, max(timestamp) AS newest FROM prices GROUP BY symbol ORDER BY symbol"
+    ),
+    "When was the price furthest from its mean of 30 seconds?": (
+        "SELECT symbol, timestamp, z_scores[1]['zscore_price'] AS z_30s FROM zscores "
+        "ORDER BY abs(z_scores[1]['zscore_price']) DESC NULLS LAST LIMIT 5"
+    ),
+    "How long does it take to the next higher price, by the minute?": (
+        "SELECT symbol, date_trunc('minute', timestamp) AS minute, avg(higher_window) AS seconds FROM higher "
+        "GROUP BY 1, 2 ORDER BY 2 DESC, 1 LIMIT 10"
+    ),
+}
+"""Questions to begin with, and how they are asked."""
+
+
+class Answer(NamedTuple):
+    """The rows that a query gives, computed while they are taken, once: a long answer is never whole in memory."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    """Raises QueryFailed where a value cannot be computed."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row by column name."""
+        return (row for batch in self.batches for row in batch.to_pylist())
+
+
+class TableColumns(NamedTuple):
+    """A table that can be asked."""
+
+    name: str
+    rows: int
+    columns: list[tuple[str, str, str | None]]
+    """Name, type and description of each."""
+
+
+def query(lakehouse: str, sql: str) -> Answer:
     """The rows that a SELECT over the tables under `lakehouse` (a path or URI) gives. Raises QueryFailed.
 
     Every other statement is refused before anything of it is done.
     """
     builder = QueryBuilder()
     found = []
-    for name in (*TABLES, gap_table.NAME):
+    for name in NAMES:
         try:
             builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:
             continue
         found.append(name)
     if not found:
-        raise QueryFailed(f"there are no tables under {lakehouse} yet: `tickhouse up` makes them within a minute")
+        raise _no_tables(lakehouse)
     statement = sql.strip().rstrip(";")
     word = _FIRST_WORD.match(statement)
     first = word[1].upper() if word else ""
@@ -49,14 +90,50 @@ def query(lakehouse: str, sql: str) -> pa.Table:
         # The engine's own parser tells what is a query: only that can stand where a table does. Planning it runs none
         # of it, and takes no part of it for another statement, for which there is no place here.
         builder.execute(f"SELECT * FROM ({statement}\n) LIMIT 0")  # noqa: S608
-        return pa.table(builder.execute(statement).read_all())
+        reader = pa.RecordBatchReader.from_stream(builder.execute(statement))
     except Exception as error:
         # The query engine raises plain exceptions; their text is about the query, and that is the user's.
         raise QueryFailed(f"{error} (tables: {', '.join(found)})") from error
+    schema = pa.schema([field.with_type(_plain(field.type)) for field in reader.schema], reader.schema.metadata)
+    return Answer(schema, _batches(reader, schema))
 
 
-def as_text(value: Any) -> str:
-    """A value that JSON has no form for: times as ISO 8601, bytes as text, all else as Python prints it."""
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _batches(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except Exception as error:
+            raise QueryFailed(f"{error}") from error
+        yield batch.cast(schema)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type as every reader of files knows it: the engine's own texts and bytes are views."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind.fields])
+    return kind
+
+
+def tables(lakehouse: str) -> list[TableColumns]:
+    """The tables that there are under `lakehouse`. Raises QueryFailed when there is none."""
+    lake = Lakehouse(lakehouse)
+    found = []
+    for name in NAMES:
+        version = lake.version(name)
+        if version is not None:
+            found.append(TableColumns(name, lake.content(name, version.version).rows, lake.columns(name)))
+    if not found:
+        raise _no_tables(lakehouse)
+    return found
+
+
+def _no_tables(lakehouse: str) -> QueryFailed:
+    return QueryFailed(f"there are no tables under {lakehouse} yet: `tickhouse up` makes them within a minute")

@@ -33,6 +33,7 @@ class ProducerSettings(KafkaSettings):
     binance_url: str = "https://api.binance.com"
     """Where `/api/v3/ticker/price` is asked for; the simulator's address for a run without the internet."""
     symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT",)
+    """Trading pairs whose prices are asked for, separated by commas."""
     step_ms: int = Field(100, ge=1, le=3_600_000)
     """Milliseconds from one poll to the next; times of receipt are floored to it."""
     answer_seconds: float = Field(5, ge=0.1, le=60)

@@ -22,14 +22,20 @@ class KafkaSettings(BaseSettings):
     """What it takes to reach the brokers. Each field is validated with those before it: the order matters."""
 
     # An error would otherwise be told with the value, which may be the password.
-    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TICKHOUSE_", env_ignore_empty=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     kafka_bootstrap: str = "127.0.0.1:9092"
+    """The brokers to begin with, `HOST:PORT`, separated by commas."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """SSL: encrypted, the broker proves who it is. SASL: user and password are asked for."""
     kafka_sasl_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    """How user and password are shown to the brokers."""
     kafka_username: str = Field("", validate_default=True)
+    """As whom, where the protocol is one with SASL; empty otherwise."""
     kafka_password: SecretStr = Field(SecretStr(""), validate_default=True)
+    """The password of that user."""
     kafka_ca_file: Path | None = None
     """PEM file of the authorities whose certificates are believed; those of the system when left out."""
 

@@ -29,6 +29,7 @@ class StreamSettings(KafkaSettings):
     lateness_seconds: float = Field(10.0, ge=0, le=3_600)
     """How far behind a symbol's largest timestamp a tick may be."""
     trigger: Literal["continuous", "available_now"] = "continuous"
+    """`continuous` until it is stopped, or `available_now`: what the topics hold at the start, and then end."""
     trigger_interval_seconds: float = Field(2.0, ge=0)
     """Least time from the start of one micro-batch to the next."""
     archive_interval_seconds: float = Field(20.0, ge=0)
@@ -40,6 +41,7 @@ class StreamSettings(KafkaSettings):
     spark_master: str = "local[2,3]"
     """Two tasks at once, each tried three times: a worker that is killed then costs a task, not the stream."""
     driver_memory: str = "1g"
+    """Largest heap of the driver's JVM, as Java writes it."""
     driver_java_options: str = ""
     """Further options of the driver's JVM, separated by spaces."""
     jars: Path = Path(".tools/spark-jars")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
@@ -11,9 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from orchestration.local.instance import only_instance
+from orchestration.sql import EXAMPLES
+from tests.reference_tables import make
 
 pytestmark = pytest.mark.integration
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
@@ -87,6 +91,53 @@ def test_before_the_first_start(home: Path) -> None:
     assert "Nothing runs" in tickhouse("down", "--home", str(home)).stdout
     assert "there are no tables" in tickhouse("sql", "SELECT 1", "--home", str(home)).stderr
     assert "start it with `tickhouse up`" in tickhouse("replay", __file__, "--home", str(home)).stderr
+
+
+def test_sql_shows_what_there_is_and_writes_files(home: Path, tmp_path: Path) -> None:
+    ticks = len(make(home / "lakehouse", seed=2, symbols=("BTCUSDT",), ticks=300).prices)
+    there = ("--home", str(home))
+
+    listing = tickhouse("sql", *there)
+    assert listing.returncode == 0, listing.stderr
+    assert f"prices: {ticks} rows" in listing.stdout
+    assert "trading pair" in listing.stdout
+    assert all(sql in listing.stdout for sql in EXAMPLES.values())
+
+    everything = "SELECT symbol, price, timestamp FROM prices"
+    table = tickhouse("sql", everything, *there)
+    assert table.stdout.count("BTCUSDT") == 100
+    assert "the first 100 rows: --limit 0 shows all" in table.stderr
+    table = tickhouse("sql", everything, "--limit", "0", *there)
+    assert (table.stdout.count("BTCUSDT"), table.stderr) == (ticks, "")
+    assert tickhouse("sql", everything, "--format", "csv", *there).stdout.count("BTCUSDT") == ticks
+
+    file = tmp_path / "prices.csv"
+    assert f"{ticks} rows are in {file}" in tickhouse("sql", everything, "--output", str(file), *there).stdout
+    with file.open() as lines:
+        assert sum(row["symbol"] == "BTCUSDT" for row in csv.DictReader(lines)) == ticks
+    again = ("sql", f"{everything} LIMIT 5", "--output", str(file))
+    refusal = tickhouse(*again, *there)
+    assert refusal.returncode == 1
+    assert f"{file} exists" in refusal.stderr
+    written = tickhouse(*again, "--overwrite", "--format", "parquet", *there)
+    assert "5 rows are in" in written.stdout, written.stderr
+    assert pq.read_table(file).num_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--format", "parquet"), 2, "parquet needs --output FILE"),
+        (("--output", "rows.txt"), 2, "a file is csv, json or parquet, by its ending or --format"),
+        (("--output", "no/such/folder/rows.csv"), 1, "cannot be written: No such file or directory"),
+    ],
+)
+def test_sql_says_what_cannot_be_written(home: Path, arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    make(home / "lakehouse", seed=2, symbols=("BTCUSDT",), ticks=3)
+    refusal = tickhouse("sql", "SELECT 1", *arguments, "--home", str(home))
+    assert refusal.returncode == code
+    assert sentence in refusal.stderr
+    assert "Traceback" not in refusal.stderr
 
 
 @pytest.mark.timeout(60)

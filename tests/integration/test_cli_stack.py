@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import pytest
 from orchestration import processes
 from orchestration.local.instance import holder
 from orchestration.local.ports import free_port
+from tests.docs.blocks import stack_commands
 from tests.integration.test_cli import TICKHOUSE, tickhouse
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
@@ -112,6 +115,7 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
 
         _ask_the_tables(home)
         _replay_a_recording(home, tmp_path / "ticks.jsonl")
+        _do_as_the_documentation_says(home, tmp_path)
 
         before = {name: pid_of(home, name) for name in KEPT}
         assert None not in before.values()
@@ -173,6 +177,24 @@ def _replay_a_recording(home: Path, recording: Path) -> None:
         assert f"{delivered} messages of {recording} are delivered." in answer.stdout
     pid = pid_of(home, "producer")
     assert pid is not None, "the stack's own producer is not disturbed"
+
+
+def _do_as_the_documentation_says(home: Path, folder: Path) -> None:
+    with gzip.open(folder / "ticks.jsonl.gz", "wt") as recording:
+        for n in range(20):
+            tick = {"symbol": "DOCUMENTED", "price": 7 + n, "timestamp": f"2025-05-08T04:12:{n:02d}Z"}
+            recording.write(json.dumps(tick) + "\n")
+    commands = stack_commands()
+    assert commands
+    for command in commands:
+        subprocess.run(
+            shlex.split(command),
+            cwd=folder,
+            env=os.environ
+            | {"TICKHOUSE_HOME": str(home), "PATH": f"{Path(TICKHOUSE).parent}{os.pathsep}{os.environ['PATH']}"},
+            check=True,
+            timeout=120,
+        )
 
 
 @pytest.mark.parametrize(

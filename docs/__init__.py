@@ -1,0 +1,1 @@
+"""The documentation, of which `reference.md` is made from the code."""

@@ -1,0 +1,59 @@
+"""What the tests of the documentation share: a project's folder as a user has it, with tables made without Spark."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pymongo import MongoClient
+
+from orchestration import gap_table
+from orchestration.lakehouse import Lakehouse
+from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, MongoStore, load
+from orchestration.settings import PROJECT_ROOT
+from spark_jobs.gaps import Gap
+from tests.reference.model import Expected
+from tests.reference_tables import make
+
+
+class Project(NamedTuple):
+    """A folder with a home in it, and what its tables were made of."""
+
+    folder: Path
+    expected: Expected
+
+    @property
+    def lakehouse(self) -> Path:
+        """Where the tables are."""
+        return self.folder / ".tickhouse" / "lakehouse"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """To be read only. Random walks of two symbols for half an hour together."""
+    folder = tmp_path_factory.mktemp("project")
+    lakehouse = folder / ".tickhouse" / "lakehouse"
+    expected = make(lakehouse, seed=5, symbols=("BTCUSDT", "ETHUSDT"), ticks=18_000)
+    lost = Gap("btc-price", 0, 7, 9, "removed by the broker")
+    gap_table.append(str(lakehouse), [("moving", lost)], datetime.datetime(2025, 5, 9, tzinfo=datetime.UTC))
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "examples").symlink_to(PROJECT_ROOT / "examples")
+    shutil.copy(PROJECT_ROOT / ".env.example", folder)
+    return Project(folder, expected)
+
+
+@pytest.fixture(scope="module")
+def loaded_mongo(project: Project, mongo_uri: str) -> Iterator[str]:
+    """Address of a mongod, as `mongodb://HOST:PORT`, that the project's tables are loaded into."""
+    with MongoClient[dict[str, object]](mongo_uri) as client:
+        for database in (DATABASE, RECORDS_DATABASE):
+            client.drop_database(database)
+        store = MongoStore(mongo_uri)
+        load(Lakehouse(str(project.lakehouse)), store)
+        store.close()
+        yield mongo_uri.partition("/?")[0]
