@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from orchestration import gap_table
+from orchestration import backfill_table, gap_table
 from orchestration.cli import app
 from orchestration.definitions import build_definitions
 from orchestration.local.broker import PARTITIONS
@@ -210,12 +210,19 @@ def _delta_tables() -> str:
                 ([f"`{one.name}`", f"`{one.type}`", _sentence(one.description)] for one in columns),
             )
         )
-    gaps = ([f"`{field.name}`", f"`{field.type}`"] for field in gap_table.SCHEMA)
     texts.append(
         f"### `{gap_table.NAME}`\n\nMessages that Kafka had lost and that somebody decided to go on past "
-        "(`tickhouse skip`); there once that has\nhappened.\n\n" + _table(("column", "type"), gaps)
+        "(`tickhouse skip`); there once that has\nhappened.\n\n" + _fields(gap_table.SCHEMA)
+    )
+    texts.append(
+        f"### `{backfill_table.NAME}`\n\nWhich rows of the result tables were recomputed, and from which messages "
+        "(`tickhouse backfill`); there once that has\nhappened.\n\n" + _fields(backfill_table.SCHEMA)
     )
     return "\n".join(texts)
+
+
+def _fields(schema: pa.Schema) -> str:
+    return _table(("column", "type"), ([f"`{field.name}`", f"`{field.type}`"] for field in schema))
 
 
 def _collections() -> str:

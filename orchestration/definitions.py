@@ -16,6 +16,7 @@ from orchestration.alert_sensor import alert_sensor
 from orchestration.assets import all_assets
 from orchestration.check_assets import check_tables, health, table_content
 from orchestration.drain_job import drain_streams
+from orchestration.history import backfill_results, hourly_reconcile, reconcile_results, reconcile_tables
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.picture_job import draw_last_hour
 from orchestration.replay_job import replay
@@ -36,7 +37,7 @@ def build_definitions(
     """Everything for the home of `settings`; `overrides` replace resources by name."""
     return dg.Definitions(
         assets=all_assets(settings),
-        asset_checks=[health, table_content],
+        asset_checks=[health, table_content, reconcile_tables],
         jobs=[
             *STREAM_JOBS,
             drain_streams,
@@ -44,9 +45,11 @@ def build_definitions(
             load_mongodb,
             maintain_tables,
             check_tables,
+            reconcile_results,
+            backfill_results,
             draw_last_hour,
         ],
-        schedules=list(ALL_SCHEDULES),
+        schedules=[*ALL_SCHEDULES, hourly_reconcile],
         sensors=[*ALL_SENSORS, alert_sensor],
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.

@@ -15,13 +15,13 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
-from orchestration import gap_table
+from orchestration import backfill_table, gap_table
 from orchestration.lakehouse import Lakehouse
 from spark_jobs.jobs import TABLES
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 _QUERIES = ("SELECT", "WITH", "VALUES")
-NAMES = (*TABLES, gap_table.NAME)
+NAMES = (*TABLES, gap_table.NAME, backfill_table.NAME)
 """The tables that can be asked, as far as they exist."""
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from orchestration.checks import CHECKS, STREAM_OF
+from orchestration.recomputation import RESULT_TABLES
 from orchestration.resources import LakehouseResource, build_resources
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from orchestration.table_checks import TABLE_CHECKS
@@ -77,7 +78,7 @@ def test_every_asset_leads_to_its_code_its_log_and_the_live_page(tmp_path: Path)
 def test_every_check_is_of_an_asset(tmp_path: Path) -> None:
     graph = definitions(tmp_path).resolve_asset_graph()
     keys = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
-    assert keys == set(CHECKS) | set(TABLE_CHECKS)
+    assert keys == set(CHECKS) | set(TABLE_CHECKS) | {(table, "reconcile") for table in RESULT_TABLES}
     assert {asset for asset, _ in keys} == TABLES | COLLECTIONS
 
 
