@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import html
 
-import requests
-import urllib3
-
-from producer.connections import Allowance, BoundedAdapter
-
 _LARGEST_ANSWER = 64_000
 
 
 def post(address: str, text: str, seconds: float) -> str | None:
     """Post `{"text": …}`; returns why that failed, None when the other side has taken it. Takes `seconds` at most."""
+    # Loaded by the first post: most homes have no webhook, and loading the definitions must not take long.
+    import requests
+    import urllib3
+
+    from producer.connections import Allowance, BoundedAdapter
+
     allowance = Allowance(seconds, _LARGEST_ANSWER)
     try:
         with requests.Session() as session:
