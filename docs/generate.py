@@ -13,7 +13,7 @@ import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -32,9 +32,9 @@ from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from producer.settings import ProducerSettings
 from producer.ticks import tick_message
 from spark_jobs import contract
-from spark_jobs.archive import _COMMENTS, TABLE_TYPES
 from spark_jobs.jobs import JOBS, TOPICS
 from spark_jobs.settings import StreamSettings
+from spark_jobs.tables import COLUMNS
 
 FILE = PROJECT_ROOT / "docs" / "reference.md"
 _HEAD = """# Reference
@@ -55,24 +55,6 @@ _TOPIC_TEXTS = {
     contract.LOWER_TOPIC: "seconds to the first strictly lower price, one message for each distinct on-time tick",
 }
 _SAMPLE_MS = 1_746_709_560_000
-
-
-class _Column(NamedTuple):
-    """A column of a table."""
-
-    name: str
-    type: str
-    description: str
-
-
-def _tables() -> dict[str, list[_Column]]:
-    """The columns of each table."""
-    # Commas within brackets belong to a type.
-    columns = {table: re.split(r",\s*(?![^<(]*[>)])", types) for table, types in TABLE_TYPES.items()}
-    return {
-        table: [_Column(name, kind, _COMMENTS[name]) for name, _, kind in (text.partition(" ") for text in texts)]
-        for table, texts in columns.items()
-    }
 
 
 def render() -> str:
@@ -200,14 +182,14 @@ def _delta_tables() -> str:
     texts = [
         "## Delta tables\n\nUnder `TICKHOUSE_LAKEHOUSE`, by default `.tickhouse/lakehouse`; partitioned by `date`.\n"
     ]
-    for table, columns in _tables().items():
+    for table, columns in COLUMNS.items():
         topic = owners[table].archives.get(table)
         source = f"a copy of the topic `{topic}`" if topic else f"from the topic `{owners[table].inputs[0]}`"
         texts.append(
             f"### `{table}`\n\nWritten by the stream `{owners[table].name}`, {source}.\n\n"
             + _table(
                 ("column", "type", "what it is"),
-                ([f"`{one.name}`", f"`{one.type}`", _sentence(one.description)] for one in columns),
+                ([f"`{one.name}`", f"`{one.type}`", _sentence(one.text)] for one in columns),
             )
         )
     texts.append(
@@ -289,7 +271,7 @@ def _dagster() -> str:
     texts.append(
         _table(
             ("asset", "group", "what it is"),
-            ([f"`{one.key.to_user_string()}`", one.group_name or "", _sentence(one.description)] for one in assets),
+            ([f"`{one.key.to_user_string()}`", one.group_name or "", _sentence(one.text)] for one in assets),
         )
     )
     texts.append("### Checks\n")
