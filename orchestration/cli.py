@@ -81,7 +81,7 @@ def up(
         int | None,
         typer.Option(help="Of the Dagster UI; 0 gives every service any free port.", show_default="3000"),
     ] = None,
-    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Whether to run the Dagster UI.")] = True,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Whether to run the Dagster UI and the board.")] = True,
 ) -> None:
     """Run the whole stack here until Ctrl-C: Kafka, MongoDB, Dagster, the producer and the four streams.
 
@@ -137,6 +137,8 @@ def _tell_where_to_look(status: Any, home: Path) -> None:
     here = f"--home {shlex.quote(str(home))}"
     if status.dagster_url:
         lines.append(("Dagster", status.dagster_url))
+    if status.board_url:
+        lines.append(("Board", status.board_url))
     lines += [
         ("Prices", status.source_note or status.source),
         ("Kafka", status.kafka_bootstrap),

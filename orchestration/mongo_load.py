@@ -115,7 +115,7 @@ class MongoStore:
 
     def __init__(self, uri: str, timeout_seconds: float = 5.0) -> None:
         """Connect when first used. Raises ConfigurationError, which does not quote the address, when it is wrong."""
-        self._client = _client(uri, round(timeout_seconds * 1_000))
+        self._client = client(uri, round(timeout_seconds * 1_000))
         # Acknowledged means on disk, and on a majority where there are several.
         durable = WriteConcern(w="majority", j=True)
         self._data = self._client.get_database(DATABASE, write_concern=durable)
@@ -171,7 +171,8 @@ class MongoStore:
         self._records.delete_one({"_id": collection_name(window)})
 
 
-def _client(uri: str, timeout_ms: int) -> MongoClient[Document]:
+def client(uri: str, timeout_ms: int) -> MongoClient[Document]:
+    """A client that connects when first used. Raises ConfigurationError, which quotes nothing of a wrong address."""
     try:
         return MongoClient(
             uri,

@@ -61,7 +61,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of 127.0.0.1 that a stack uses; `ui` is None without one."""
+    """The ports of 127.0.0.1 that a stack uses; `ui` and `board` are None without pages."""
 
     kafka: int
     controller: int
@@ -69,6 +69,7 @@ class Ports:
     code_server: int
     simulator: int
     ui: int | None
+    board: int | None
 
 
 def choose_ports(settings: OrchestrationSettings, *, ui: bool) -> Ports:
@@ -84,6 +85,7 @@ def choose_ports(settings: OrchestrationSettings, *, ui: bool) -> Ports:
         kafka=choose(settings.kafka_port),
         mongo=choose(settings.mongo_port),
         ui=choose(settings.port) if ui else None,
+        board=choose(settings.board_port) if ui else None,
         controller=choose(0),
         code_server=choose(0),
         simulator=choose(0),
@@ -146,6 +148,11 @@ def simulator(ports: Ports) -> Service:
 def producer(needs: tuple[str, ...]) -> Service:
     """From the exchange, or a recording, to the topic."""
     return Service("producer", [sys.executable, "-m", "producer"], needs, finite=True)
+
+
+def board(port: int) -> Service:
+    """The page that shows how prices and streams are."""
+    return Service("board", [sys.executable, "-m", "orchestration.board", "--port", str(port)])
 
 
 def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:

@@ -48,6 +48,7 @@ class Endpoints(BaseModel):
     lakehouse: str
     checkpoints: str
     dagster_url: str | None = None
+    board_url: str | None = None
     source: str
     source_note: str | None = None
     binance_url: str | None = None
@@ -71,6 +72,7 @@ class OrchestrationSettings(KafkaSettings):
     port: Port = 3000
     kafka_port: Port = 9092
     mongo_port: Port = 27017
+    board_port: Port = 8501
     source: str = "auto"
     binance_url: str | None = None
     symbols: Annotated[list[str], NoDecode] = Field(["BTCUSDT"])

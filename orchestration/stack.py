@@ -47,7 +47,7 @@ _BINANCE_URL = "https://api.binance.com"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_ORDER = (
     ("daemon",),
-    ("code-server", "webserver", "producer"),
+    ("code-server", "webserver", "board", "producer"),
     tuple(JOBS),
     ("simulator", "mongod", "kafka"),
 )
@@ -226,6 +226,8 @@ class _Stack:
         self._wait_for_port("code-server", self._ports.code_server)
         for service in other_dagster:
             self._launch(service)
+        if self._ports.board is not None:
+            self._launch(services.board(self._ports.board))
         self._say(f"Prices: {note or source}")
 
     def watch(self, ready: Callable[[Status, str], None], waiting: Callable[[str], None]) -> None:
@@ -267,6 +269,7 @@ class _Stack:
             lakehouse=settings.lakehouse,
             checkpoints=settings.checkpoints,
             dagster_url=f"http://127.0.0.1:{self._ports.ui}" if self._ports.ui else None,
+            board_url=f"http://127.0.0.1:{self._ports.board}" if self._ports.board else None,
             source=source,
             source_note=note,
             binance_url=binance_url,

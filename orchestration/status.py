@@ -110,6 +110,7 @@ class Status(BaseModel):
     mongo_uri: str
     lakehouse: str
     dagster_url: str | None
+    board_url: str | None = None
     producer: ProducerStatus
     streams: dict[str, StreamStatus]
     load: dict[str, CollectionStatus]
@@ -147,6 +148,7 @@ def collect(settings: OrchestrationSettings) -> Status:
         mongo_uri=without_password(settings.mongo_uri.get_secret_value()),
         lakehouse=settings.lakehouse,
         dagster_url=endpoints.dagster_url if endpoints else None,
+        board_url=endpoints.board_url if endpoints else None,
         producer=_producer(settings, producer),
         streams={name: _stream(streams.observe(name), spec, ends, given_up.get(name)) for name, spec in JOBS.items()},
         load={
@@ -341,6 +343,7 @@ def _overview(status: Status) -> Table:
     table.add_row("Tables", status.lakehouse)
     table.add_row("MongoDB", status.mongo_uri)
     table.add_row("Dagster", status.dagster_url or "-")
+    table.add_row("Board", status.board_url or "-")
     services = [Text.assemble(f"{name} ", _state(service.state), "  ") for name, service in status.services.items()]
     table.add_row("Services", Text.assemble(*services) if services else "-")
     table.add_row("Drained", Text("yes", "green") if status.drained else f"no: {status.waiting_for[0]}")

@@ -36,7 +36,7 @@ _MONGOD_LIBRARIES = {
 def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str], *, ui: bool = True) -> list[str]:
     """Every reason why `up` would fail with these settings, with its remedy; empty when all is well.
 
-    `ui`: whether the Dagster UI is to run, and so needs its port.
+    `ui`: whether the Dagster UI and the board are to run, and so need their ports.
     """
     pid = holder(settings.home)
     if pid is not None:
@@ -122,6 +122,7 @@ def _ports(settings: OrchestrationSettings, *, ui: bool) -> Iterator[str]:
     }
     if ui:
         asked["the Dagster UI"] = ("webserver", settings.port, "--port")
+        asked["the board"] = ("board", settings.board_port, "TICKHOUSE_BOARD_PORT")
     users: dict[int, str] = {}
     for service, (process, port, option) in asked.items():
         if port and port in users:

@@ -100,7 +100,7 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
         )
         assert seen["streams"]["prices"]["input_rows"] == len(lines)
         reachable = listeners(home)
-        assert reachable.keys() >= {"kafka", "mongod", "code-server", "webserver", "prices", "zscore"}
+        assert reachable.keys() >= {"kafka", "mongod", "code-server", "webserver", "board", "prices", "zscore"}
         assert [(name, ip) for name, found in reachable.items() for ip in found if not is_loopback(ip)] == []
         rows = subprocess.run(
             [TICKHOUSE, "sql", "--format", "json", "--home", str(home), "SELECT count(*) AS n FROM zscores"],

@@ -27,7 +27,12 @@ pytestmark = pytest.mark.integration
 def settings(home: Path, tools: Path) -> OrchestrationSettings:
     """Settings with which nothing is wrong: fixed ports that are free, tools that are there."""
     return OrchestrationSettings(
-        home=home, tools=tools, port=free_port(), kafka_port=free_port(), mongo_port=free_port()
+        home=home,
+        tools=tools,
+        port=free_port(),
+        kafka_port=free_port(),
+        mongo_port=free_port(),
+        board_port=free_port(),
     )
 
 
@@ -52,7 +57,12 @@ def test_nothing_is_wrong_with_the_machine_that_runs_the_tests(settings: Orchest
 
 @pytest.mark.parametrize(
     ("service", "remedy"),
-    [("port", "--port"), ("kafka_port", "TICKHOUSE_KAFKA_PORT"), ("mongo_port", "TICKHOUSE_MONGO_PORT")],
+    [
+        ("port", "--port"),
+        ("kafka_port", "TICKHOUSE_KAFKA_PORT"),
+        ("mongo_port", "TICKHOUSE_MONGO_PORT"),
+        ("board_port", "TICKHOUSE_BOARD_PORT"),
+    ],
 )
 def test_a_port_in_use(settings: OrchestrationSettings, occupied: int, service: str, remedy: str) -> None:
     taken = settings.model_copy(update={service: occupied})
@@ -60,7 +70,7 @@ def test_a_port_in_use(settings: OrchestrationSettings, occupied: int, service: 
     assert f"Port {occupied} on 127.0.0.1" in told
     assert remedy in told
     assert find_problems(taken.model_copy(update={"port": 0}), os.environ) == [], "0 = any free port for every service"
-    if service == "port":
+    if service in ("port", "board_port"):
         assert find_problems(taken, os.environ, ui=False) == []
 
 

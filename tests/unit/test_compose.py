@@ -148,7 +148,7 @@ def test_a_key_that_occurs_twice_is_noticed(text: str) -> None:
 
 def test_every_part_is_there() -> None:
     stores, spark = {"kafka", "mongo"}, {"spark-master", "spark-worker"}
-    assert set(SERVICES) == stores | spark | {"prepare", "code-server", "webserver", "daemon", "producer"}
+    assert set(SERVICES) == stores | spark | {"prepare", "code-server", "webserver", "board", "daemon", "producer"}
     assert SERVICES["spark-worker"]["deploy"]["replicas"] >= 2
 
 
@@ -160,7 +160,12 @@ def test_ports_are_published_on_loopback_only(name: str) -> None:
 
 
 def test_only_what_people_use_is_published() -> None:
-    assert {name for name, service in SERVICES.items() if service.get("ports")} == {"kafka", "mongo", "webserver"}
+    assert {name for name, service in SERVICES.items() if service.get("ports")} == {
+        "kafka",
+        "mongo",
+        "webserver",
+        "board",
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -179,7 +184,9 @@ def test_nothing_runs_as_root_or_can_become_it(name: str) -> None:
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", service["user"])
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & set(service)
+    assert not {"privileged", "cap_add", "devices", "ipc"} & set(service)
+    # Processes of another container of ours may be seen, the machine's never.
+    assert service.get("pid", "service:code-server") == "service:code-server"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -242,6 +249,13 @@ def test_stops_leave_time_to_finish() -> None:
     assert min(grace("kafka"), grace("mongo")) >= 30
 
 
+def test_the_board_sees_the_streams_and_changes_nothing() -> None:
+    assert SERVICES["board"]["pid"] == "service:code-server"
+    assert list(volumes("board")) == [("home", image_environment()["TICKHOUSE_HOME"], "ro")]
+    published = SERVICES["board"]["ports"][0].rpartition(":")[2]
+    assert SERVICES["board"]["command"][-1] == published
+
+
 def test_what_must_survive_is_in_volumes_that_are_declared() -> None:
     used = {source for name in SERVICES for source, _, _ in volumes(name) if source and not source.startswith(".")}
     used = {re.sub(r"^\$\{RECORDINGS:-(\w+)\}$", r"\1", source) for source in used}
@@ -272,7 +286,11 @@ def test_there_is_no_secret_and_no_default_for_one() -> None:
 
 
 def test_only_those_who_need_it_are_given_the_password() -> None:
-    assert {name for name in SERVICES if "MONGO_PASSWORD" in str(environment(name))} == {"mongo", "code-server"}
+    assert {name for name in SERVICES if "MONGO_PASSWORD" in str(environment(name))} == {
+        "mongo",
+        "code-server",
+        "board",
+    }
     assert {name for name in SERVICES if "MONGO_ROOT_PASSWORD" in str(environment(name))} == {"mongo"}
 
 

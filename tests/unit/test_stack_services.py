@@ -23,17 +23,20 @@ def settings(home: Path, **fields: object) -> OrchestrationSettings:
 
 
 def test_ports_are_those_asked_for_and_else_free_ones(tmp_path: Path) -> None:
-    ports = services.choose_ports(settings(tmp_path, port=3000, kafka_port=9092, mongo_port=0), ui=True)
-    assert (ports.kafka, ports.ui) == (9092, 3000)
+    ports = services.choose_ports(
+        settings(tmp_path, port=3000, kafka_port=9092, mongo_port=0, board_port=8501), ui=True
+    )
+    assert (ports.kafka, ports.ui, ports.board) == (9092, 3000, 8501)
     assert ports.mongo not in (0, 27017)
 
 
 def test_port_0_gives_every_service_a_free_port_of_its_own(tmp_path: Path) -> None:
     ports = services.choose_ports(settings(tmp_path, port=0, kafka_port=9092, mongo_port=27017), ui=True)
-    chosen = [ports.kafka, ports.controller, ports.mongo, ports.code_server, ports.simulator, ports.ui]
+    chosen = [ports.kafka, ports.controller, ports.mongo, ports.code_server, ports.simulator, ports.ui, ports.board]
     assert len(set(chosen)) == len(chosen)
-    assert not {0, None, 9092, 27017, 3000} & set(chosen)
-    assert services.choose_ports(settings(tmp_path, port=0), ui=False).ui is None
+    assert not {0, None, 9092, 27017, 3000, 8501} & set(chosen)
+    without_pages = services.choose_ports(settings(tmp_path, port=0), ui=False)
+    assert (without_pages.ui, without_pages.board) == (None, None)
 
 
 def test_children_are_told_everything_that_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,8 @@ def test_a_damaged_table_is_a_problem_not_a_traceback(tmp_path: Path) -> None:
 def test_the_json_form_has_what_scripts_rely_on(tmp_path: Path) -> None:
     content = json.loads(collect(settings(tmp_path)).model_dump_json())
     assert {
-        "source", "source_note", "kafka_bootstrap", "mongo_uri", "lakehouse", "dagster_url", "streams", "load",
+        "source", "source_note", "kafka_bootstrap", "mongo_uri", "lakehouse", "dagster_url", "board_url", "streams",
+        "load",
         "services", "drained",
     } <= set(content)  # fmt: skip
     assert {
