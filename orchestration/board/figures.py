@@ -142,7 +142,7 @@ def scores_figure(market: Market | None, view: View, theme: Theme) -> Figure:
     layout = _layout(view, theme, start, end)
     # On a phone the names take two lines.
     layout["margin"]["t"] = 42
-    layout["yaxis"] |= {"range": [-1.08 * largest, 1.08 * largest], "hoverformat": "+.2f", "zeroline": True}
+    layout["yaxis"] |= {**_exactly(-1.08 * largest, 1.08 * largest), "hoverformat": "+.2f", "zeroline": True}
     layout["shapes"] = [
         {
             "type": "line",
@@ -186,9 +186,16 @@ def waits_figure(market: Market | None, view: View, theme: Theme) -> Figure:
         )
     layout = _layout(view, theme, start, end)
     # Mirrored, because both are often the same few values: higher upwards, lower downwards.
-    layout["yaxis"] |= {"ticksuffix": " s", "hoverformat": ".1f", "tick0": 0, "dtick": 10, "zeroline": True}
+    layout["yaxis"] |= {
+        "ticksuffix": " s",
+        "hoverformat": ".1f",
+        "tick0": 0,
+        "dtick": 10,
+        "tickformat": "d",
+        "zeroline": True,
+    }
     longest = _HORIZON_SECONDS + 1.5
-    below = {"domain": [0, 0.49], "range": [longest, 0], "tickvals": [10, 20], "tickformat": "d"}
+    below = {"domain": [0, 0.49], "range": [longest, 0], "tickmode": "array", "tickvals": [10, 20]}
     layout["yaxis2"] = layout["yaxis"] | below
     layout["yaxis"] |= {"domain": [0.51, 1], "range": [0, longest]}
     layout["xaxis"]["anchor"] = "y2"
@@ -203,6 +210,12 @@ def _stretch(market: Market, view: View) -> tuple[int, int]:
 def _numbers(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float | None]:
     """For JSON, which has no NaN."""
     return [None if value != value else value for value in values.tolist()]
+
+
+def _exactly(first: float, last: float) -> Figure:
+    """The range of an axis: not as its `range`, because one that moves ends a zoom of the user's, but as what it
+    chooses by itself as long as nobody has zoomed."""
+    return {"autorangeoptions": {"minallowed": first, "maxallowed": last}}
 
 
 def _layout(view: View, theme: Theme, start: int, end: int) -> Figure:
@@ -243,7 +256,7 @@ def _layout(view: View, theme: Theme, start: int, end: int) -> Figure:
         "xaxis": {
             **axis,
             "type": "date",
-            "range": [start, end],
+            **_exactly(start, end),
             "hoverformat": "%H:%M:%S.%L",
             "tickformatstops": [
                 {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},

@@ -21,6 +21,8 @@ from spark_jobs.contract import WINDOWS, Floats, Integers
 _REOPEN_SECONDS = 60.0
 """A table that was made anew begins with version 0 again: looking for later versions would never find it."""
 _MILLISECONDS = """CAST(arrow_cast(timestamp, 'Timestamp(Millisecond, Some("UTC"))') AS BIGINT) AS milliseconds"""
+_STORED_TIME = 'Timestamp(Microsecond, Some("UTC"))'
+"""Compared in the form in which Delta has times, so that files are passed over by their statistics."""
 _ALWAYS, _NEVER = -(2**62), 2**62
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -147,7 +149,7 @@ class RecentRows:
         # The partition's column as well: whole days are then passed over without a look at their statistics.
         statement = (
             f"SELECT {selected} FROM found WHERE date >= DATE '{start.astype('datetime64[D]')}' "  # noqa: S608
-            f"AND timestamp >= TIMESTAMP '{start}Z' AND symbol = '{symbol}' ORDER BY timestamp"
+            f"AND timestamp >= arrow_cast('{start}Z', '{_STORED_TIME}') AND symbol = '{symbol}' ORDER BY timestamp"
         )
         # To arrays without pyarrow, which would import pandas for it.
         found = QueryBuilder().register("found", table).execute(statement).read_all()

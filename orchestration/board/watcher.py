@@ -74,6 +74,7 @@ class Watcher:
         self._sight = Sight(symbols=self._symbols)
         self._asked: dict[tuple[str, int], float] = {}
         self._changed = threading.Condition()
+        self._looks = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._status: Status | None = None
@@ -111,8 +112,9 @@ class Watcher:
             news = not self._watched() or key not in self._sight.markets
             self._asked[key] = time.monotonic()
             if news:
+                before = self._looks
                 self._changed.notify_all()
-                self._changed.wait(_FIRST_LOOK_SECONDS)
+                self._changed.wait_for(lambda: self._looks > before and key in self._sight.markets, _FIRST_LOOK_SECONDS)
             return self._sight
 
     def _run(self) -> None:
@@ -131,6 +133,7 @@ class Watcher:
                 sight = replace(self._sight, problems=(f"The board cannot read: {error}",))
             with self._changed:
                 self._sight = sight
+                self._looks += 1
                 self._changed.notify_all()
                 if not self._stopping and set(self._watched()) <= set(keys):
                     self._changed.wait(LOOK_SECONDS)

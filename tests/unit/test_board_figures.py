@@ -1,0 +1,237 @@
+"""What the board draws and says, of what is stored: pure functions."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestration.alert_log import Alert
+from orchestration.board import figures, panels
+from orchestration.board.guard import Guard
+from orchestration.board.market import Market
+from orchestration.board.rows import Rows
+from orchestration.board.thinning import extremes, last_of_each
+from orchestration.board.view import View, view_of, view_of_search
+from orchestration.status import ProducerStatus, Status, StreamStatus
+from spark_jobs.contract import WINDOWS
+
+NOW = 1_800_000_000.0
+VIEW = View("BTCUSDT", "5m", "15min")
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+def rows(count: int, numbers: int = 1, *, end_ms: int = int(NOW * 1_000), seed: int = 1) -> Rows:
+    """Ticks 100 ms apart, the last at `end_ms`; each number is its own walk."""
+    times = end_ms - 100 * np.arange(count, dtype=np.int64)[::-1]
+    return Rows(times, 100 + np.cumsum(np.random.default_rng(seed).normal(size=(numbers, count)), axis=1))
+
+
+def market(count: int = 9_000) -> Market:
+    return Market(
+        "token",
+        rows(count),
+        rows(count, 12),
+        rows(count, seed=2),
+        rows(count, seed=3),
+        {window: rows(count, seed=position) for position, window in enumerate(WINDOWS)},
+    )
+
+
+def status(**fields: Any) -> Status:
+    streams = {name: StreamStatus(state="running", pid=1) for name in ("prices", "moving")}
+    given: dict[str, Any] = {
+        "source": "simulator", "source_note": "SIMULATED by a local exchange, as asked", "kafka_bootstrap": "k",
+        "mongo_uri": "m", "lakehouse": "l", "dagster_url": None, "producer": ProducerStatus(state="running"),
+        "streams": streams, "load": {}, "services": {}, "drained": False, "waiting_for": [], "problems": [],
+    }  # fmt: skip
+    return Status(**given | fields)
+
+
+def told(part: Any) -> str:
+    """All text of a component, in order."""
+    if isinstance(part, (list, tuple)):
+        return "".join(map(told, part))
+    return told(part.children) if hasattr(part, "children") else "" if part is None else str(part)
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ("?symbol=ETHUSDT&window=1h&span=1h", View("ETHUSDT", "1h", "1h")),
+        ("?symbol=NEW.ONE", View("NEW.ONE", "1m", "15min")),
+        ("?symbol=%3Cscript%3E&window=2m&span=9", View("BTCUSDT", "1m", "15min")),
+        ("?symbol=A%27B", View("BTCUSDT", "1m", "15min")),
+        ("", View("BTCUSDT", "1m", "15min")),
+        (None, View("BTCUSDT", "1m", "15min")),
+        (7, View("BTCUSDT", "1m", "15min")),
+    ],
+)
+def test_an_address_names_a_view_or_the_usual_one(search: Any, expected: View) -> None:
+    assert view_of_search(search, SYMBOLS) == expected
+    assert view_of_search(expected.search, SYMBOLS) == expected
+
+
+def test_what_is_no_choice_is_none() -> None:
+    assert view_of(["X"], {"a": 1}, None, SYMBOLS) == View("BTCUSDT", "1m", "15min")
+
+
+def test_the_points_drawn_are_stored_ones_and_have_every_peak() -> None:
+    many = rows(36_000)
+    start, end = int(many.times[0]), int(many.times[-1])
+    some = extremes(many, start, end)
+    assert 300 < len(some.times) <= 4 * 301
+    stored = dict(zip(many.times.tolist(), many.values[0].tolist(), strict=True))
+    assert all(stored[time] == value for time, value in zip(some.times.tolist(), some.values[0].tolist(), strict=True))
+    assert (np.diff(some.times) > 0).all()
+    length = -(-(end - start) // 300)
+    for first in range(start, end, length):
+        whole = many.since(first).before(first + length).values[0]
+        drawn = some.since(first).before(first + length).values[0]
+        assert (drawn.min(), drawn.max(), drawn[0], drawn[-1]) == (whole.min(), whole.max(), whole[0], whole[-1])
+
+
+def test_few_points_are_all_drawn_and_a_gap_stays_a_gap() -> None:
+    few = rows(500)
+    assert extremes(few, int(few.times[0]), int(few.times[-1])) is few
+    many = rows(9_000)
+    many.values[0, 4_000:4_500] = np.nan
+    some = extremes(many, int(many.times[0]), int(many.times[-1]))
+    gap = np.isnan(some.values[0])
+    assert gap.any()
+    assert ((some.times[gap] >= many.times[4_000]) & (some.times[gap] < many.times[4_500])).all()
+    assert last_of_each(many, int(many.times[0]), int(many.times[-1])).times[-1] == many.times[-1]
+
+
+def test_the_band_is_two_deviations_around_the_average_as_stored() -> None:
+    shown = market()
+    figure = figures.price_figure(shown, VIEW, "light")
+    lower, upper, average, price = figure["data"]
+    position = list(WINDOWS).index("5m")
+    stored = {
+        int(time): values
+        for time, values in zip(
+            shown.statistics.times, shown.statistics.values[[position, 6 + position]].T, strict=True
+        )
+    }
+    for time, low, high, middle in zip(average["x"], lower["y"], upper["y"], average["y"], strict=True):
+        mean, deviation = stored[time]
+        assert (low, high, middle) == (mean - 2 * deviation, mean + 2 * deviation, mean)
+    assert price["x"][-1] == shown.end
+    reach = figure["layout"]["xaxis"]["autorangeoptions"]
+    assert reach == {"minallowed": shown.end - 900_000, "maxallowed": shown.end}
+    assert json.loads(json.dumps(figure, allow_nan=False)) == figure
+
+
+def test_the_picked_window_stands_out_and_no_two_lines_differ_by_colour_alone() -> None:
+    figure = figures.scores_figure(market(), VIEW, "dark")
+    assert [line["name"] for line in figure["data"]] == list(WINDOWS)
+    widths = {line["name"]: line["line"]["width"] for line in figure["data"]}
+    assert widths.pop("5m") > max(widths.values())
+    assert len({line["line"]["dash"] for line in figure["data"] if line["name"] != "5m"}) == len(WINDOWS) - 1
+    assert sorted(shape["y0"] for shape in figure["layout"]["shapes"]) == [-3, -2, 2, 3]
+    higher, lower = figures.waits_figure(market(), VIEW, "light")["data"]
+    assert higher["marker"]["symbol"] != lower["marker"]["symbol"]
+
+
+def test_a_zoom_outlives_new_data_and_another_window_but_not_another_symbol() -> None:
+    def revision(view: View) -> Any:
+        return figures.price_figure(market(), view, "light")["layout"]["uirevision"]
+
+    assert revision(VIEW) == revision(View("BTCUSDT", "1h", "15min"))
+    assert revision(VIEW) != revision(View("ETHUSDT", "5m", "15min"))
+
+
+@pytest.mark.parametrize("draw", [figures.price_figure, figures.scores_figure, figures.waits_figure])
+def test_nothing_is_said_to_be_nothing(draw: Any) -> None:
+    for nothing in (None, Market("token")):
+        figure = draw(nothing, VIEW, "light")
+        assert figure["data"] == []
+        assert "of BTCUSDT" in figure["layout"]["annotations"][0]["text"]
+
+
+def test_where_prices_come_from_is_said_plainly() -> None:
+    simulated = panels.source_notice(status())
+    assert (simulated.text, simulated.detail) == ("SIMULATED PRICES", "by a local exchange, as asked")
+    assert panels.source_notice(status(source="binance", source_note=None)).text == "LIVE"
+    replay = panels.source_notice(status(source="replay:/a/day.jsonl.gz", producer=ProducerStatus(state="ended")))
+    assert (replay.text, replay.detail) == ("REPLAY", "of the recording day.jsonl.gz, which has ended")
+    assert panels.source_notice(status(source=None)).text == "NO SOURCE"
+
+
+def test_how_old_data_is_is_said_plainly() -> None:
+    def said(age: float, **fields: Any) -> str:
+        shown = Market("token", rows(10, end_ms=int((NOW - age) * 1_000)))
+        notice = panels.freshness_notice(status(**fields), shown, NOW)
+        return f"{notice.tone}: {notice.text} · {notice.detail}"
+
+    assert said(48) == "good: Data until 07:59:12 UTC, 48 s ago · "
+    assert said(600).startswith("bad: Data until 07:50:00 UTC, 10 min ago · stale")
+    assert said(90_000).startswith("bad: Data until 2027-01-14 07:00:00 UTC, 25 h ago · stale")
+    assert said(20_000_000, source="replay:x").startswith("good: Data until 2026-05-28")
+    stopped = {"streams": {"moving": StreamStatus(state="stopped")}, "producer": ProducerStatus(state="stopped")}
+    assert said(5, **stopped).endswith("the stack is stopped")
+    assert panels.freshness_notice(status(), None, NOW).text == "Nothing yet"
+    assert panels.freshness_notice(None, None, NOW).text == "Reading…"
+
+
+def test_streams_alerts_and_problems_are_told_in_words() -> None:
+    broken = StreamStatus(state="given_up", error="no space\nTraceback", lag=1_234_567)
+    seen = status(streams={"moving": broken}, problems=[])
+    table = told(panels.streams_table(seen, NOW))
+    assert "given up" in table
+    assert "1,234,567" in table
+    assert told(panels.problems_list(["MongoDB at m does not answer"], seen)) == (
+        "▲MongoDB at m does not answer▲moving: no space"
+    )
+    at = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    shown = told(panels.alerts_list([Alert(at=at, key="k", state="raised", title="<b>bold</b>")], NOW))
+    assert shown == "▲raised: <b>bold</b>08:00:00 UTC"
+    assert told(panels.alerts_list([], NOW)) == "No alerts so far."
+    assert [told(part) for part in panels.numbers(None, VIEW)] == ["price–", "average 5m–", "σ 5m–", "z-score 5m–"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (99_353.89, "99,353.89"),
+        (604.12, "604.120"),
+        (1.5, "1.50000"),
+        (0.18213, "0.1821"),
+        (0.00001312, "0.00001312"),
+        (0.0, "0"),
+        (None, "–"),
+    ],
+)
+def test_prices_have_the_digits_that_matter(value: float | None, text: str) -> None:
+    assert panels.price_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        ("127.0.0.1:8501", True),
+        ("localhost", True),
+        ("[::1]:8501", True),
+        ("elsewhere.example", False),
+        ("127.0.0.1.elsewhere.example:8501", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_by_its_own_name_is_answered(host: str, passes: bool) -> None:
+    seen: dict[str, Any] = {}
+
+    def application(_environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [b"inside"]
+
+    def start(code: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
+        seen.update(headers, code=code)
+
+    answer = b"".join(Guard(application, ["'sha256-x'"])({"HTTP_HOST": host}, start))
+    assert (answer == b"inside") is passes
+    assert seen["code"].startswith("200" if passes else "421")
+    assert "script-src 'self' 'sha256-x';" in seen["Content-Security-Policy"]
