@@ -113,7 +113,7 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         news: dict[str, Any] = {"charts": f"{view} {shade} {market.token if market else None}", "symbols": symbols}
         before = seen if isinstance(seen, dict) else {}
         charts: tuple[Any, ...] = (no_update,) * 4
-        # Until a known symbol has been read the page stays as it is: it would only say for a moment that there is nothing.
+        # Until a known symbol has been read the charts stay: they would say for a moment that there is nothing.
         if market is None and view.symbol in sight.symbols:
             news["charts"] = before.get("charts")
         if before.get("charts") != news["charts"]:
