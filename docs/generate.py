@@ -271,7 +271,7 @@ def _dagster() -> str:
     texts.append(
         _table(
             ("asset", "group", "what it is"),
-            ([f"`{one.key.to_user_string()}`", one.group_name or "", _sentence(one.text)] for one in assets),
+            ([f"`{one.key.to_user_string()}`", one.group_name or "", _sentence(one.description)] for one in assets),
         )
     )
     texts.append("### Checks\n")

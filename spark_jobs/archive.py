@@ -1,4 +1,4 @@
-"""The Delta tables: how they are made, how a micro-batch is appended, and the rows that are copied from an output topic.
+"""The Delta tables: how they are made, how a micro-batch is appended, and the rows copied from an output topic.
 
 Belongs here: making tables, appending exactly once, and the topic-to-table copy. Does not belong here: which columns
 they have (`tables`), how results come to be, or the `prices` and `rejects` tables' rows (`prices`).

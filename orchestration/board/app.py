@@ -110,9 +110,12 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         market = sight.markets.get((view.symbol, view.span_ms))
         # One that somebody asks for is offered, though nothing may be known of it.
         symbols = list(dict.fromkeys((*sight.symbols, view.symbol)))
-        news = {"charts": f"{view} {shade} {market.token if market else None}", "symbols": symbols}
+        news: dict[str, Any] = {"charts": f"{view} {shade} {market.token if market else None}", "symbols": symbols}
         before = seen if isinstance(seen, dict) else {}
         charts: tuple[Any, ...] = (no_update,) * 4
+        # Until a known symbol has been read the charts stay: they would say for a moment that there is nothing.
+        if market is None and view.symbol in sight.symbols:
+            news["charts"] = before.get("charts")
         if before.get("charts") != news["charts"]:
             charts = (
                 figures.price_figure(market, view, shade),
