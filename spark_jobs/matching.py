@@ -84,7 +84,7 @@ def match(minutes: Integers, chunks: Chunks, statistics: Unmatched) -> tuple[Int
         found[asked] = hit
     scores = Scores(
         statistics.timestamps[found],
-        _z_scores(prices[found], statistics.averages[:, found], statistics.deviations[:, found]),
+        z_scores(prices[found], statistics.averages[:, found], statistics.deviations[:, found]),
     )
     if len(scores.timestamps):
         done = minutes < scores.timestamps[-1] // CHUNK_MS
@@ -95,7 +95,8 @@ def match(minutes: Integers, chunks: Chunks, statistics: Unmatched) -> tuple[Int
     return minutes, left, scores
 
 
-def _z_scores(prices: Integers, averages: Floats, deviations: Floats) -> Floats:
+def z_scores(prices: Integers, averages: Floats, deviations: Floats) -> Floats:
+    """The z-scores of n ticks: `prices` (n,) in 1e-8 units, all else (windows, n); NaN where there is none."""
     whole, part = np.divmod(prices, PRICE_SCALE)
     price = whole + part / PRICE_SCALE
     spread = np.where(deviations > 0, deviations, np.nan)

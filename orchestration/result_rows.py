@@ -1,0 +1,216 @@
+"""The rows of the result tables as arrays of bits, and where two sets of them differ: pure.
+
+Here: from stored Arrow rows and from recomputed results to one form, from that form to Arrow again, and comparing.
+Not here: reading or writing tables, or which rows are to be compared (`orchestration.reconcile`, `.backfill`).
+
+Bits, because equal means equal to the last bit: a null is a bit pattern of its own, that no arithmetic gives, and so is
+what stands in for a row that does not have the form of its table.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spark_jobs.contract import WINDOWS, Floats, Integers
+from spark_jobs.passage import Answers
+from spark_jobs.recompute import Scored
+
+NULL_BITS = 0x7FF8_0000_0000_0001
+MALFORMED_BITS = 0x7FF8_0000_0000_0002
+_MICROSECONDS = pa.timestamp("us", "UTC")
+_DAY_US = 86_400_000_000
+
+FIELDS: dict[str, dict[str, pa.DataType]] = {
+    "moving_stats": {"avg_price": pa.float64(), "std_price": pa.float64(), "count": pa.int64()},
+    "zscores": {"zscore_price": pa.float64()},
+    "higher": {"higher_window": pa.float64()},
+    "lower": {"lower_window": pa.float64()},
+}
+"""The values of each table; those of the first two are there once for each window."""
+LIST_COLUMNS = {"moving_stats": "stats", "zscores": "z_scores"}
+"""The column with a list of windows, where there is one."""
+
+
+def value_column(table: str) -> str:
+    """The one column of a table that holds what was computed."""
+    return LIST_COLUMNS.get(table) or next(iter(FIELDS[table]))
+
+
+def value_names(table: str) -> list[str]:
+    """What the bits of a row of a table are, in their order."""
+    if table in LIST_COLUMNS:
+        return [f"{field} of {window}" for field in FIELDS[table] for window in WINDOWS]
+    return list(FIELDS[table])
+
+
+class Rows(NamedTuple):
+    """n rows of one symbol."""
+
+    times: Integers
+    """Microseconds since the epoch, increasing; equal ones where a row is there more than once. Shape (n,)."""
+    bits: Integers
+    """Shape (values, n), in the order of `value_names`."""
+
+    def take(self, positions: npt.NDArray[Any]) -> Rows:
+        """Some of the rows: their positions, or a mask."""
+        return Rows(self.times[positions], self.bits[:, positions])
+
+
+def no_rows(table: str) -> Rows:
+    """No row of a table."""
+    return Rows(np.zeros(0, dtype=np.int64), np.zeros((len(value_names(table)), 0), dtype=np.int64))
+
+
+def joined(parts: list[Rows], table: str) -> Rows:
+    """Rows one after the other."""
+    every = [no_rows(table), *parts]
+    return Rows(np.concatenate([part.times for part in every]), np.concatenate([part.bits for part in every], axis=1))
+
+
+def _bits(values: Floats) -> Integers:
+    return np.where(np.isnan(values), NULL_BITS, np.ascontiguousarray(values).view(np.int64))
+
+
+def rows_of_scored(table: str, scored: Scored) -> Rows:
+    """Recomputed rows of `moving_stats` or `zscores`."""
+    if table == "zscores":
+        return Rows(scored.timestamps * 1_000, _bits(scored.z_scores))
+    counts, averages, deviations = scored.statistics
+    return Rows(scored.timestamps * 1_000, np.concatenate((_bits(averages), _bits(deviations), counts)))
+
+
+def rows_of_answers(answers: Answers) -> Rows:
+    """Recomputed rows of `higher` or `lower`."""
+    seconds = answers.waits / 1_000
+    return Rows(answers.timestamps * 1_000, _bits(seconds)[np.newaxis])
+
+
+def stored_rows(table: str, stored: pa.Table) -> Rows:
+    """Rows from the columns `timestamp` and `value_column` of a table, in the order of their time."""
+    times = stored["timestamp"].cast(_MICROSECONDS).cast(pa.int64()).to_numpy()
+    values = stored[value_column(table)]
+    column = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    bits = _list_bits(table, column) if table in LIST_COLUMNS else _column_bits(column)[np.newaxis]
+    order = np.argsort(times, kind="stable")
+    return Rows(times[order], bits[:, order])
+
+
+def _list_bits(table: str, lists: pa.Array) -> Integers:
+    windows, fields = len(WINDOWS), FIELDS[table]
+    bits = np.full((len(fields) * windows, len(lists)), MALFORMED_BITS, dtype=np.int64)
+    lengths = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
+    whole = np.flatnonzero(lengths == windows)
+    entries = pc.list_flatten(lists.take(pa.array(whole)))
+    labels = pc.equal(pc.struct_field(entries, "window").cast(pa.string()), pa.array(list(WINDOWS) * len(whole)))
+    listed = pc.fill_null(labels, False).to_numpy(zero_copy_only=False).reshape(-1, windows).all(axis=1)
+    matrix = np.concatenate(
+        [_column_bits(pc.struct_field(entries, field)).reshape(-1, windows).T for field in fields]
+        or [np.zeros((0, len(whole)), dtype=np.int64)]
+    )
+    bits[:, whole[listed]] = matrix[:, listed]
+    return bits
+
+
+def _column_bits(column: pa.Array) -> Integers:
+    missing = pc.is_null(column).to_numpy(zero_copy_only=False)
+    values = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    return np.where(missing, NULL_BITS, np.ascontiguousarray(values).view(np.int64))
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The columns of a table as they are written."""
+    fields = FIELDS[table]
+    entry = pa.struct([("window", pa.string()), *fields.items()])
+    column = pa.list_(entry) if table in LIST_COLUMNS else next(iter(fields.values()))
+    return pa.schema(
+        [
+            ("symbol", pa.string()),
+            ("timestamp", _MICROSECONDS),
+            (value_column(table), column),
+            ("date", pa.date32()),
+        ]
+    )
+
+
+def to_arrow(table: str, symbol: str, rows: Rows) -> pa.RecordBatch:
+    """Rows as they are written to the table. None of them may be malformed."""
+    count = len(rows.times)
+    if table in LIST_COLUMNS:
+        matrices = rows.bits.reshape(len(FIELDS[table]), len(WINDOWS), count)
+        children = [_column(matrix.T.ravel(), kind) for matrix, kind in zip(matrices, FIELDS[table].values(), strict=True)]
+        labels = pa.array(list(WINDOWS) * count, pa.string())
+        entries = pa.StructArray.from_arrays([labels, *children], names=["window", *FIELDS[table]])
+        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * len(WINDOWS))
+        values: Any = pa.ListArray.from_arrays(offsets, entries)
+    else:
+        (kind,) = FIELDS[table].values()
+        values = _column(rows.bits[0], kind)
+    dates = pa.array((rows.times // _DAY_US).astype(np.int32)).cast(pa.date32())
+    times = pa.array(rows.times).cast(_MICROSECONDS)
+    return pa.RecordBatch.from_arrays(
+        [pa.array([symbol] * count, pa.string()), times, values, dates], schema=schema_of(table)
+    )
+
+
+def _column(bits: Integers, kind: pa.DataType) -> pa.Array:
+    values = np.ascontiguousarray(bits)
+    return pa.array(values if kind == pa.int64() else values.view(np.float64), kind, mask=bits == NULL_BITS)
+
+
+class Differences(NamedTuple):
+    """How the stored rows of a symbol differ from those that must be there: the times of the rows, microseconds."""
+
+    missing: Integers
+    unexpected: Integers
+    duplicate: Integers
+    differing: Integers
+
+    @property
+    def total(self) -> int:
+        """How many rows are not as they must be."""
+        return sum(len(times) for times in self)
+
+
+def compare(expected: Rows, stored: Rows) -> Differences:
+    """Compare rows; those of `expected` are distinct. A duplicate is every further row of one time."""
+    again = np.zeros(len(stored.times), dtype=bool)
+    again[1:] = stored.times[1:] == stored.times[:-1]
+    first = stored.take(~again)
+    _, ours, theirs = np.intersect1d(expected.times, first.times, assume_unique=True, return_indices=True)
+    unequal = (expected.bits[:, ours] != first.bits[:, theirs]).any(axis=0)
+    return Differences(
+        np.setdiff1d(expected.times, first.times, assume_unique=True),
+        np.setdiff1d(first.times, expected.times, assume_unique=True),
+        stored.times[again],
+        expected.times[ours[unequal]],
+    )
+
+
+def difference_text(table: str, time: int, expected: Rows, stored: Rows) -> str:
+    """The first value in which the two rows of a time differ, in words."""
+    ours = expected.bits[:, np.searchsorted(expected.times, time)]
+    theirs = stored.bits[:, np.searchsorted(stored.times, time)]
+    position = int(np.flatnonzero(ours != theirs)[0])
+    name, kinds = value_names(table)[position], list(FIELDS[table].values())
+    kind = kinds[position * len(kinds) // len(ours)]
+    return f"{name} is {_value_text(theirs[position], kind)}, must be {_value_text(ours[position], kind)}"
+
+
+def _value_text(bits: np.int64, kind: pa.DataType) -> str:
+    if bits == NULL_BITS:
+        return "null"
+    if bits == MALFORMED_BITS:
+        return "not a list of the windows"
+    return str(int(bits)) if kind == pa.int64() else repr(float(bits.view(np.float64)))
+
+
+def time_text(time: int) -> str:
+    """Microseconds since the epoch as ISO 8601, in UTC."""
+    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=time)
+    return moment.isoformat(timespec="microseconds" if time % 1_000 else "milliseconds").replace("+00:00", "Z")

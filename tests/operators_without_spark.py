@@ -1,0 +1,192 @@
+"""The streams' own operators run over messages in memory, micro-batch by micro-batch, without Spark.
+
+Only where Spark keeps its state is stood in for; what the operators compute and publish is theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Row
+from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
+
+from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC
+from spark_jobs.moving import MovingProcessor
+from spark_jobs.operators import SymbolProcessor
+from spark_jobs.packing import pack
+from spark_jobs.trend import TrendProcessor
+from spark_jobs.zscore import ZScoreProcessor
+
+
+class Message(NamedTuple):
+    """A Kafka record; `timestamp` in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
+
+
+class _Value:
+    def __init__(self) -> None:
+        self._content: tuple[bytes] | None = None
+
+    def get(self) -> tuple[bytes] | None:
+        return self._content
+
+    def update(self, content: tuple[bytes]) -> None:
+        self._content = content
+
+
+class _Map:
+    def __init__(self) -> None:
+        self._content: dict[Any, Any] = {}
+
+    def getValue(self, key: Any) -> Any:
+        return self._content.get(key)
+
+    def updateValue(self, key: Any, value: Any) -> None:
+        self._content[key] = value
+
+    def removeKey(self, key: Any) -> None:
+        del self._content[key]
+
+
+class _Handle:
+    def getValueState(self, name: str, schema: str) -> _Value:
+        del name, schema
+        return _Value()
+
+    def getMapState(self, name: str, key_schema: str, value_schema: str) -> _Map:
+        del name, key_schema, value_schema
+        return _Map()
+
+
+class Stream:
+    """One stream job: its operators, one for each symbol, and what they have published to each topic."""
+
+    def __init__(self, processor: type[SymbolProcessor], lateness_ms: int, topics: int = 1) -> None:
+        self._processor = processor
+        self._lateness_ms = lateness_ms
+        self._operators: dict[str, SymbolProcessor] = {}
+        self.published: list[list[bytes]] = [[] for _ in range(topics)]
+
+    def run(self, messages: Sequence[Message]) -> None:
+        """One micro-batch."""
+        columns = zip(*messages, strict=True)
+        names = ("topic", "partition", "offset", "timestamp", "value")
+        kinds = (pa.string(), pa.int32(), pa.int64(), pa.timestamp("ms", "UTC"), pa.binary())
+        arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
+        by_symbol: dict[str, list[Row]] = {}
+        for packed in pack([pa.RecordBatch.from_arrays(arrays, names=list(names))]):
+            for row in packed.to_pylist():
+                by_symbol.setdefault(row["symbol"], []).append(Row(**row))
+        for symbol, rows in by_symbol.items():
+            for result in self._operator(symbol).handleInputRows((symbol,), iter(rows), None):
+                for topic, text in zip(self.published, result.messages, strict=False):
+                    topic += text.split(b"\n") if text else []
+
+    def _operator(self, symbol: str) -> SymbolProcessor:
+        if symbol not in self._operators:
+            operator = self._processor(self._lateness_ms)
+            operator.init(cast(StatefulProcessorHandle, _Handle()))
+            self._operators[symbol] = operator
+        return self._operators[symbol]
+
+
+class Published(NamedTuple):
+    """The messages of the output topics, in the order in which they were published, by table."""
+
+    moving_stats: list[bytes]
+    zscores: list[bytes]
+    higher: list[bytes]
+    lower: list[bytes]
+
+
+def publish(
+    values: Sequence[tuple[int, bytes]], lateness_ms: int, batches: Sequence[int] = (), pace: Sequence[int] = ()
+) -> Published:
+    """All that the streams publish for values on the price topic with their record time in milliseconds.
+
+    `batches`: sizes of their micro-batches, over and over. `pace`: how many ticks and, in turn, statistics each
+    micro-batch of the zscore stream takes.
+    """
+    ticks = [Message(TICKS_TOPIC, 0, offset, time, value) for offset, (time, value) in enumerate(values)]
+    moving = Stream(MovingProcessor, lateness_ms)
+    trend = Stream(TrendProcessor, lateness_ms, topics=2)
+    for batch in _cut(ticks, batches or [len(ticks)]):
+        moving.run(batch)
+        trend.run(batch)
+    statistics = [Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(moving.published[0])]
+    zscore = Stream(ZScoreProcessor, lateness_ms)
+    paces = list(pace) or [len(ticks), len(statistics)]
+    tick_batches = _cut(ticks, paces[::2])
+    statistics_batches = _cut(statistics, paces[1::2] or paces)
+    while True:
+        batch = next(tick_batches, []) + next(statistics_batches, [])
+        if not batch:
+            break
+        zscore.run(batch)
+    return Published(moving.published[0], zscore.published[0], *trend.published)
+
+
+def _cut(messages: list[Message], sizes: Sequence[int]) -> Iterator[list[Message]]:
+    start = turn = 0
+    while start < len(messages):
+        size = max(1, sizes[turn % len(sizes)])
+        yield messages[start : start + size]
+        start, turn = start + size, turn + 1
+
+
+_TIMES = pa.timestamp("us", "UTC")
+_VALUES = {
+    "moving_stats": pa.list_(
+        pa.struct(
+            [("window", pa.string()), ("avg_price", pa.float64()), ("std_price", pa.float64()), ("count", pa.int64())]
+        )
+    ),
+    "zscores": pa.list_(pa.struct([("window", pa.string()), ("zscore_price", pa.float64())])),
+    "higher": pa.float64(),
+    "lower": pa.float64(),
+}
+COLUMNS = {"moving_stats": "stats", "zscores": "z_scores", "higher": "higher_window", "lower": "lower_window"}
+
+
+def table_rows(table: str, messages: Sequence[bytes]) -> pa.Table:
+    """The rows of a table that messages of its topic are."""
+    schema = pa.schema(
+        [("symbol", pa.string()), ("timestamp", _TIMES), (COLUMNS[table], _VALUES[table]), ("date", pa.date32())]
+    )
+    rows = [json.loads(message) for message in messages]
+    for row in rows:
+        row["timestamp"] = datetime.fromisoformat(row["timestamp"])
+        row["date"] = row["timestamp"].date()
+    return pa.Table.from_pylist(rows, schema)
+
+
+def price_rows(ticks: Sequence[tuple[str, int, int]], first_offset: int = 0, ingested_ms: int = 0) -> pa.Table:
+    """The rows of `prices` that ticks (symbol, timestamp in ms, price in 1e-8 units) on one partition are."""
+    count = len(ticks)
+    words = np.zeros((count, 2), dtype="<i8")
+    words[:, 0] = [price for _, _, price in ticks]
+    times = np.array([time for _, time, _ in ticks], dtype=np.int64)
+    return pa.table(
+        {
+            "symbol": pa.array([symbol for symbol, _, _ in ticks], pa.string()),
+            "price": pa.Array.from_buffers(pa.decimal128(18, 8), count, [None, pa.py_buffer(words.tobytes())]),
+            "timestamp": pa.array(times * 1_000).cast(_TIMES),
+            "topic": pa.array([TICKS_TOPIC] * count, pa.string()),
+            "partition": pa.array([0] * count, pa.int32()),
+            "offset": pa.array(range(first_offset, first_offset + count), pa.int64()),
+            "ingested_at": pa.array([ingested_ms * 1_000] * count, pa.int64()).cast(_TIMES),
+            "date": pa.array((times // 86_400_000).astype(np.int32)).cast(pa.date32()),
+        }
+    )
+
+
