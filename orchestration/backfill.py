@@ -4,23 +4,26 @@ Here: which rows are replaced and how. Not here: the computation and how far tab
 (`orchestration.recomputation`), bringing MongoDB in line (`orchestration.mongo_load`), or Dagster (`.history`).
 
 - **Nothing is lost or doubled while streams run.** Rows are recomputed as far as both the prices and the table are
-  complete. Those after that, which the streams are still adding to, are kept as they are. The table is read, and the
-  commit made, under the table's lock (`spark_jobs.table_lock`).
+  complete. Those after that, which the streams are still adding to, are kept as they are: they are read, and the commit
+  is made, under the table's lock (`spark_jobs.table_lock`).
 - **A day is replaced by one commit,** or not touched at all when nothing would change.
 - **What was done is recorded** (`orchestration.backfill_table`), valid with that very commit. After a kill some tables
   are replaced and the others not; a repetition replaces what is left.
-- **Memory is bounded** by one symbol's ticks of a day and an hour of its results.
+- **Memory is bounded** by one symbol's ticks of a day and an hour of its results; the new rows wait in a file.
 """
 
 from __future__ import annotations
 
 import datetime
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, PostCommitHookProperties, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration import backfill_table, gap_table
@@ -30,7 +33,7 @@ from orchestration.price_history import TABLE as PRICES
 from orchestration.price_history import PriceHistory
 from orchestration.recomputation import RESULT_TABLES, complete_until, late_included, pieces, stored
 from orchestration.result_rows import compare, schema_of, to_arrow
-from orchestration.table_reader import TableReader, between, first_of, hours, last_of, text
+from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, text
 from spark_jobs import recompute
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.table_lock import table_lock
@@ -89,7 +92,9 @@ def backfill(
     try:
         prices = PriceHistory(lakehouse.uri)
     except TableNotFoundError as error:
-        raise BackfillError(f"there is no table {lakehouse.table_uri(PRICES)}: start the prices stream first") from error
+        raise BackfillError(
+            f"there is no table {lakehouse.table_uri(PRICES)}: start the prices stream first"
+        ) from error
     for table in tables:
         yield _Table(lakehouse, home, prices, table, day, lateness_ms).replace()
 
@@ -107,72 +112,86 @@ class _Table:
         self._began = datetime.datetime.now(datetime.UTC)
 
     def replace(self) -> TableBackfill:
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryFile(dir=self._home) as file,
+            pq.ParquetWriter(file, schema_of(self._table)) as rows,
+        ):
+            # What takes long, and needs no lock: nothing but a backfill changes rows that are complete.
+            seen = self._reader()
+            recomputed = _Recomputed(self._prices, seen, self._day, self._lateness_ms)
+            for batch in recomputed.batches():
+                rows.write_batch(batch)
+            if not recomputed.differs:
+                before = _rows_of(seen, self._day)
+                return self._report(recomputed, before, before, seen.opened.version())
+            with table_lock(self._home, self._table, _LOCK_SECONDS):
+                return self._commit(recomputed, seen, rows, file)
+
+    def _reader(self) -> TableSnapshot:
         try:
-            looked = self._recomputed()
+            return TableSnapshot(self._lakehouse.uri, self._table)
         except TableNotFoundError as error:
             where = self._lakehouse.table_uri(self._table)
             raise BackfillError(f"there is no table {where}: start its stream first") from error
-        # Finding out whether anything would change takes the longest, and needs no lock.
-        for _ in looked.batches():
-            pass
-        if not looked.differs:
-            return self._report(looked)
-        with table_lock(self._home, self._table, _LOCK_SECONDS):
-            return self._commit()
 
-    def _recomputed(self) -> _Recomputed:
-        reader = TableReader(self._lakehouse.uri, self._table)
-        return _Recomputed(self._prices, reader, self._day, self._lateness_ms)
-
-    def _commit(self) -> TableBackfill:
-        recomputed = self._recomputed()
-        rows = self._lakehouse.content(self._table, recomputed.version).rows
-        first, last = first_of(self._day) - 1 - recompute.WARM_UP_MS, last_of(self._day) + PASSAGE_HORIZON_MS
-        reach = self._prices.reach(first, last)
+    def _commit(
+        self, recomputed: _Recomputed, seen: TableSnapshot, rows: pq.ParquetWriter, file: IO[bytes]
+    ) -> TableBackfill:
+        newest = self._reader()
+        if backfill_table.number(newest, self._day) != backfill_table.number(seen, self._day):
+            raise BackfillError(f"{self._table}: another backfill of {self._day} came in between; run it again")
+        before, count = _rows_of(newest, self._day), recomputed.rows
+        for batch in recomputed.kept(newest):
+            count += batch.num_rows
+            rows.write_batch(batch)
+        rows.close()
+        total = self._lakehouse.content(self._table, newest.opened.version()).rows
+        reach = self._prices.reach(
+            first_of(self._day) - 1 - recompute.WARM_UP_MS, last_of(self._day) + PASSAGE_HORIZON_MS
+        )
         records = [
             Backfilled(self._day, self._table, symbol, until, reach) for symbol, until in recomputed.until.items()
         ]
         backfill_table.append(self._lakehouse.uri, records, self._began)
-        # A handle of its own: the other one is read from while this one writes.
+        written = pq.ParquetFile(file)
         write_deltalake(
-            DeltaTable(self._lakehouse.table_uri(self._table)),
-            pa.RecordBatchReader.from_batches(schema_of(self._table), recomputed.batches()),
+            newest.opened,
+            pa.RecordBatchReader.from_batches(schema_of(self._table), written.iter_batches(recompute.TICKS_AT_ONCE)),
             mode="overwrite",
             predicate=f"date = '{self._day}'",
             target_file_size=_FILE_BYTES,
             writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
-            commit_properties=CommitProperties(
-                app_transactions=[backfill_table.transaction(self._day, self._began)]
-            ),
+            commit_properties=CommitProperties(app_transactions=[backfill_table.transaction(self._day, self._began)]),
             post_commithook_properties=_NO_HOOKS,
         )
-        left = self._lakehouse.content(self._table).rows
-        due = rows - recomputed.rows_before + recomputed.rows
-        if left != due:
+        after = self._reader()
+        left = self._lakehouse.content(self._table, after.opened.version()).rows
+        if left != total - before + count:
+            due = total - before + count
             raise BackfillError(f"{self._table}: {due} rows should be there after replacing {self._day}, not {left}")
-        return self._report(recomputed)
+        return self._report(recomputed, before, count, after.opened.version())
 
-    def _report(self, recomputed: _Recomputed) -> TableBackfill:
-        found = self._lakehouse.version(self._table)
-        assert found is not None
+    def _report(self, recomputed: _Recomputed, before: int, after: int, version: int) -> TableBackfill:
+        removed = before + recomputed.added - after
         return TableBackfill(
             self._table,
             self._day,
-            recomputed.rows_before,
-            recomputed.rows,
+            before,
+            after,
             recomputed.changed,
             recomputed.added,
-            recomputed.removed,
+            removed,
             {symbol: _EPOCH + until * _MILLISECOND for symbol, until in recomputed.until.items()},
-            found.version,
+            version,
             (datetime.datetime.now(datetime.UTC) - self._began).total_seconds(),
-            tuple(self._notes(recomputed)),
+            tuple(self._notes(recomputed, removed)),
         )
 
-    def _notes(self, recomputed: _Recomputed) -> Iterator[str]:
+    def _notes(self, recomputed: _Recomputed, removed: int) -> Iterator[str]:
         if recomputed.kept_whole:
             yield f"not complete yet, and left as they are: {', '.join(recomputed.kept_whole)}"
-        if recomputed.removed and any(row["query"] == PRICES for row in gap_table.rows(self._lakehouse.uri)):
+        if removed and any(row["query"] == PRICES for row in gap_table.rows(self._lakehouse.uri)):
             yield "prices has gaps (see the table gaps): results of the ticks that it lacks are removed"
 
 
@@ -180,54 +199,52 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
-class _Recomputed:
-    """A day of a version of a table as it is to be, and how that differs from what is there."""
+def _rows_of(reader: TableSnapshot, day: datetime.date) -> int:
+    return int(reader.select("count(*) AS rows", f"date = '{day}'")["rows"][0].as_py())
 
-    def __init__(self, prices: PriceHistory, reader: TableReader, day: datetime.date, lateness_ms: int) -> None:
+
+class _Recomputed:
+    """The rows of a day as they are to be, as far as they are complete, and how they differ from those of a version."""
+
+    def __init__(self, prices: PriceHistory, reader: TableSnapshot, day: datetime.date, lateness_ms: int) -> None:
         self._prices = prices
         self._reader = reader
+        self._day = day
         self._before, self._last = first_of(day) - 1, last_of(day)
-        self._symbols = sorted(prices.table.symbols(day) | reader.symbols(day))
-        self.version = reader.opened.version()
+        symbols = prices.table.symbols(day) | reader.symbols(day)
         self.until: dict[str, int] = {}
         """Symbol to the last timestamp of the day that is recomputed, in milliseconds."""
-        newest_price, newest_result = prices.table.largest(self._symbols), reader.largest(self._symbols)
-        for symbol in newest_price.keys() & newest_result.keys():
+        newest_price, newest_result = prices.table.largest(symbols), reader.largest(symbols)
+        for symbol in sorted(newest_price.keys() & newest_result.keys()):
             complete = complete_until(reader.name, newest_price[symbol], newest_result[symbol], lateness_ms)
             if complete > self._before:
                 self.until[symbol] = min(complete, self._last)
-        self.kept_whole = [symbol for symbol in self._symbols if symbol not in self.until]
-        self.rows_before = int(reader.select("count(*) AS rows", f"date = '{day}'")["rows"][0].as_py())
-        self.rows = self.changed = self.added = 0
-
-    @property
-    def removed(self) -> int:
-        """How many rows that are there will not be there."""
-        return self.rows_before + self.added - self.rows
+        self.kept_whole = sorted(symbols - self.until.keys())
+        self.rows = self.changed = self.added = self._surplus = 0
 
     @property
     def differs(self) -> bool:
         """Whether the day is to be another than it is; known when all batches have been taken."""
-        return bool(self.changed or self.added or self.removed)
+        return bool(self.changed or self.added or self._surplus)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows of the day. What they come to is counted as they are taken."""
+        """The recomputed rows. What they come to is counted as they are taken."""
         table = self._reader.name
-        schema = schema_of(table)
-        for symbol in self._symbols:
-            until = self.until.get(symbol, self._before)
-            if until > self._before:
-                every = late_included(self._prices, table, symbol, self._before, until)
-                ticks = recompute.distinct(every.timestamps, every.prices)
-                for piece in pieces(table, ticks, self._before, until):
-                    differences = compare(piece.rows, stored(self._reader, symbol, piece.after, piece.until))
-                    self.changed += len(differences.differing)
-                    self.added += len(differences.missing)
-                    self.rows += len(piece.rows.times)
-                    yield to_arrow(table, symbol, piece.rows)
-            for after, end in hours(until, self._last):
-                kept = self._reader.select(
-                    ", ".join(schema.names), f"symbol = {text(symbol)} AND {between(after, end)}"
-                )
-                self.rows += kept.num_rows
-                yield from kept.cast(schema).to_batches()
+        for symbol, until in self.until.items():
+            every = late_included(self._prices, table, symbol, self._before, until)
+            ticks = recompute.distinct(every.timestamps, every.prices)
+            for piece in pieces(table, ticks, self._before, until):
+                differences = compare(piece.rows, stored(self._reader, symbol, piece.after, piece.until))
+                self.changed += len(differences.differing)
+                self.added += len(differences.missing)
+                self._surplus += len(differences.unexpected) + len(differences.duplicate)
+                self.rows += len(piece.rows.times)
+                yield to_arrow(table, symbol, piece.rows)
+
+    def kept(self, reader: TableSnapshot) -> Iterator[pa.RecordBatch]:
+        """The rows of the day, in a later version, that are not recomputed."""
+        schema = schema_of(reader.name)
+        for symbol in sorted(reader.symbols(self._day)):
+            for after, until in hours(self.until.get(symbol, self._before), self._last):
+                condition = f"symbol = {text(symbol)} AND {between(after, until)}"
+                yield from reader.select(", ".join(schema.names), condition).cast(schema).to_batches()

@@ -17,7 +17,7 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.price_history import Reach
-from orchestration.table_reader import TableReader
+from orchestration.table_snapshot import TableSnapshot
 
 NAME = "backfills"
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -52,6 +52,11 @@ def transaction(day: datetime.date, at: datetime.datetime) -> Transaction:
     return Transaction(_application(day), _number(at))
 
 
+def number(table: TableSnapshot, day: datetime.date) -> int | None:
+    """Tells the backfills of a day apart: that which a version of a result table is of, None for none."""
+    return table.opened.transaction_version(_application(day))
+
+
 def append(lakehouse: str, backfilled: Sequence[Backfilled], at: datetime.datetime) -> None:
     """Record what is about to be written, in one commit. Raises DeltaError, OSError."""
     rows = [
@@ -69,7 +74,7 @@ def append(lakehouse: str, backfilled: Sequence[Backfilled], at: datetime.dateti
     write_deltalake(_uri(lakehouse), pa.Table.from_pylist(rows, _SCHEMA), mode="append")
 
 
-def valid(lakehouse: str, table: TableReader) -> dict[tuple[datetime.date, str], Backfilled]:
+def valid(lakehouse: str, table: TableSnapshot) -> dict[tuple[datetime.date, str], Backfilled]:
     """What the rows of a version of a result table are of, by day and symbol. Raises DeltaError, OSError."""
     try:
         opened = DeltaTable(_uri(lakehouse))
@@ -80,7 +85,7 @@ def valid(lakehouse: str, table: TableReader) -> dict[tuple[datetime.date, str],
     for row in opened.to_pyarrow_table(filters=[("table", "=", table.name)]).to_pylist():
         day = row["day"]
         if day not in numbers:
-            numbers[day] = table.transaction(_application(day))
+            numbers[day] = number(table, day)
         if _number(row["backfilled_at"]) == numbers[day]:
             reach = Reach(row["generation"], {entry["partition"]: entry["offset"] for entry in row["offsets"]})
             until = (row["until"] - _EPOCH) // _MILLISECOND

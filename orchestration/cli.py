@@ -345,6 +345,38 @@ def skip(
 
 
 @app.command()
+def backfill(
+    day: Annotated[str, typer.Argument(metavar="DAY", help="A UTC day, such as 2025-05-08; today as well.")],
+    home: Home = None,
+) -> None:
+    """Recompute a day of moving_stats, zscores, higher and lower from the stored prices, late ticks included.
+
+    The day is replaced in each table in one step; streams may run. MongoDB follows with its next load. The job
+    [bold]backfill[/bold] in Dagster does the same.
+    """
+    settings = _settings(home=home)
+    import datetime
+
+    from deltalake.exceptions import DeltaError
+
+    from orchestration.backfill import BackfillError
+    from orchestration.backfill import backfill as replace_day
+    from orchestration.lakehouse import Lakehouse
+    from spark_jobs.table_lock import TableBusy
+
+    try:
+        wanted = datetime.date.fromisoformat(day)
+    except ValueError as error:
+        raise _failure(f"{day} is not a day such as 2025-05-08", 2) from error
+    lateness_ms = round(settings.lateness_seconds * 1_000)
+    try:
+        for done in replace_day(Lakehouse(settings.lakehouse), settings.home, wanted, lateness_ms):
+            _out.print(escape(done.text()), soft_wrap=True)
+    except (BackfillError, TableBusy, DeltaError, OSError) as error:
+        raise _failure(f"{error}") from error
+
+
+@app.command()
 def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: Home = None,

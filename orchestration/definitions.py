@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.assets import all_assets, health
+from orchestration.history import backfill_results, hourly_reconcile, reconcile_results, reconcile_tables
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.resources import build_resources
 from orchestration.schedules import daily_maintenance
@@ -25,9 +26,9 @@ def build_definitions(
     """Everything for the home of `settings`; `overrides` replace resources by name."""
     return dg.Definitions(
         assets=all_assets(),
-        asset_checks=[health],
-        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables],
-        schedules=[daily_maintenance],
+        asset_checks=[health, reconcile_tables],
+        jobs=[*STREAM_JOBS, load_mongodb, maintain_tables, backfill_results, reconcile_results],
+        schedules=[daily_maintenance, hourly_reconcile],
         sensors=list(ALL_SENSORS),
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.

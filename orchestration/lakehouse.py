@@ -7,7 +7,7 @@ Not here: writing tables (the stream jobs do), or what is done with the rows (`o
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,8 +23,8 @@ class ChangesUnavailable(RuntimeError):
     """The table can no longer tell what changed since that version (its log was cleaned up); read all of it instead."""
 
 
-class NotAppendOnly(RuntimeError):
-    """A row was changed or removed in a table whose readers rely on rows only ever being added."""
+class VersionUnavailable(RuntimeError):
+    """A version of the table can no longer be read: files of it were removed."""
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,32 @@ class Lakehouse:
             for column in DeltaTable(self.table_uri(table)).schema().fields
         ]
 
-    def changes(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
-        """Rows added by the versions `first` to `last`, both included, batch by batch and in no order.
+    def added(self, table: str, first: int, last: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Rows that the versions `first` to `last`, both included, have added, batch by batch and in no order.
 
-        Raises ChangesUnavailable, after some batches perhaps, and NotAppendOnly when a row was changed or removed.
+        A row that is replaced was removed and added. Raises ChangesUnavailable, after some batches perhaps.
         """
-        for rows in self._changed_rows(table, first, last):
-            if rows.num_rows == 0:
-                continue
-            kinds = set(pc.unique(rows["_change_type"]).to_pylist())
-            if kinds != {"insert"}:
-                raise NotAppendOnly(f"{table}: rows were changed or removed ({', '.join(sorted(kinds))})")
-            yield rows
+        return self._changes(table, first, last, columns, ("insert", "update_postimage"))
 
-    def _changed_rows(self, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
+    def removed(self, table: str, first: int, last: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Rows that these versions have removed, in the same way; what only moved to other files is not among them."""
+        return self._changes(table, first, last, columns, ("delete", "update_preimage"))
+
+    def _changes(
+        self, table: str, first: int, last: int, columns: Sequence[str], kinds: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
         unavailable = f"{table}: no changes from version {first} to {last}"
+        condition = " OR ".join(f"_change_type = '{kind}'" for kind in kinds)
         try:
             opened = DeltaTable(self.table_uri(table), version=last)
-            reader = iter(opened.load_cdf(starting_version=first, ending_version=last))
+            reader = iter(
+                opened.load_cdf(
+                    starting_version=first,
+                    ending_version=last,
+                    columns=[*columns, "_change_type"],
+                    predicate=condition,
+                )
+            )
         except DeltaError as error:
             raise ChangesUnavailable(f"{unavailable}: {error}") from error
         while True:
@@ -106,13 +114,28 @@ class Lakehouse:
             except Exception as error:
                 # That a file of the log's was vacuumed shows only now, and as an Exception of no class of its own.
                 raise ChangesUnavailable(f"{unavailable}: {error}") from error
-            yield pa.record_batch(batch)
+            if batch.num_rows:
+                yield _without_views(pa.record_batch(batch))
 
-    def snapshot(self, table: str, version: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """All rows of a version, batch by batch. Raises DeltaError when that version cannot be read."""
-        opened = DeltaTable(self.table_uri(table), version=version)
+    def snapshot(
+        self, table: str, version: int, columns: Sequence[str], day: datetime.date | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows of a version, or those of a UTC day, batch by batch. Raises VersionUnavailable, as `added` does."""
         selected = ", ".join(f'"{column}"' for column in columns)
-        for batch in QueryBuilder().register(table, opened).execute(f"SELECT {selected} FROM {table}"):  # noqa: S608
+        statement = f"SELECT {selected} FROM {table}" + (f" WHERE date = '{day}'" if day else "")  # noqa: S608
+        try:
+            opened = DeltaTable(self.table_uri(table), version=version)
+            reader = iter(QueryBuilder().register(table, opened).execute(statement))
+        except DeltaError as error:
+            raise VersionUnavailable(f"{table}: version {version} cannot be read: {error}") from error
+        while True:
+            try:
+                batch = next(reader)
+            except StopIteration:
+                return
+            except Exception as error:
+                # As for changes: a missing file is an Exception of no class of its own.
+                raise VersionUnavailable(f"{table}: version {version} cannot be read: {error}") from error
             yield pa.record_batch(batch)
 
     def _open(self, table: str) -> DeltaTable | None:
@@ -120,6 +143,21 @@ class Lakehouse:
             return DeltaTable(self.table_uri(table))
         except TableNotFoundError:
             return None
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with texts in Arrow's usual form: much cannot be done yet with the one that the engine gives."""
+    return batch.cast(pa.schema([(field.name, _without_view(field.type)) for field in batch.schema]))
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_view(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_view(field.type)) for field in kind.fields])
+    return kind
 
 
 def _type_text(column: Field) -> str:

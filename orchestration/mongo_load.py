@@ -6,13 +6,19 @@ Not here: when to load (`orchestration.sensors`), or Dagster (`orchestration.ass
 Loading is idempotent. A document's `_id` is its tick's identity, so writing it again changes nothing; the loaded
 version is recorded, in a database of its own, after the data is on disk. Whatever is cut off, repeated or done twice at
 the same time therefore leaves one document for each tick, and none is missing up to the recorded version.
+
+A range of versions that only adds rows is loaded by what it adds, in any order. Where rows were removed or replaced, as
+a backfill does, the order would matter: of the days concerned, all rows that are there after the range are written
+instead, and then the documents removed whose rows are not among them, so that no document that stays is ever missing.
+A load goes on until it has applied the newest version, so that a row which comes back while another load removes it is
+written after that, too.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,8 +37,8 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from orchestration.lakehouse import ChangesUnavailable, Lakehouse
-from spark_jobs.contract import WINDOWS, timestamp_texts
+from orchestration.lakehouse import ChangesUnavailable, Lakehouse, TableVersion, VersionUnavailable
+from spark_jobs.contract import WINDOWS, Integers, timestamp_texts
 
 TABLE = "zscores"
 DATABASE = "btc"
@@ -153,6 +159,10 @@ class MongoStore:
             ]
             collection.bulk_write(requests, ordered=False)
 
+    def remove(self, window: str, identities: Sequence[str]) -> None:
+        """Remove the documents of these `_id`s, if they are there."""
+        self._data[collection_name(window)].delete_many({"_id": {"$in": list(identities)}})
+
     def record(self, window: str, loaded: Loaded) -> None:
         """Record what is loaded. A concurrent load that has recorded a later version of the table keeps its record."""
         behind = {
@@ -204,10 +214,9 @@ def documents_of(rows: pa.RecordBatch, windows: Sequence[str]) -> dict[str, list
         raise LoadError(f"a row of {TABLE} does not list the windows {', '.join(labels)} in that order")
     values = pc.struct_field(entries, "zscore_price").to_pylist()
     symbols = rows["symbol"].to_pylist()
-    milliseconds = rows["timestamp"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy()
-    texts = timestamp_texts(milliseconds)
+    milliseconds = _milliseconds(rows)
     dates = [DatetimeMS(value) for value in milliseconds.tolist()]
-    identities = [f"{symbol}|{text}" for symbol, text in zip(symbols, texts, strict=True)]
+    identities = _identities(symbols, milliseconds)
     return {
         window: [
             {"_id": identity, "timestamp": date, "symbol": symbol, "window": window, "zscore_price": value}
@@ -239,16 +248,19 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
             # It speaks of versions that are no more, and would keep the coming record from replacing it.
             store.forget(window)
     rows = dict.fromkeys(windows, 0)
+    newest = state.version
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
         for start, wanted in by_first.items():
             first = start
-            while first <= state.version:
-                last = min(state.version, first + VERSIONS_AT_ONCE - 1)
+            while first <= newest:
+                last = min(newest, first + VERSIONS_AT_ONCE - 1)
                 try:
-                    read = _write(store, pool, lakehouse.changes(TABLE, first, last), wanted)
-                except ChangesUnavailable as error:
+                    read, removed = _apply(lakehouse, store, pool, first, last, wanted)
+                    if removed:
+                        newest = _newest(lakehouse, state)
+                except (ChangesUnavailable, VersionUnavailable) as error:
                     _log.warning("loading all of the table instead of its changes: %s", error)
-                    last = state.version
+                    last = newest
                     read = _write(store, pool, lakehouse.snapshot(TABLE, last, COLUMNS), wanted)
                 loaded = Loaded(
                     state.table_id, last, lakehouse.content(TABLE, last).rows, datetime.datetime.now(datetime.UTC)
@@ -258,8 +270,93 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
                     records[collection_name(window)] = loaded
                     rows[window] += read
                 first = last + 1
-    newest = lakehouse.content(TABLE, state.version).last_event_time
-    return [WindowLoad(window, rows[window], records[collection_name(window)], newest) for window in windows]
+    last_event = lakehouse.content(TABLE, newest).last_event_time
+    return [WindowLoad(window, rows[window], records[collection_name(window)], last_event) for window in windows]
+
+
+def _newest(lakehouse: Lakehouse, state: TableVersion) -> int:
+    """The newest version of the table whose state that was."""
+    now = lakehouse.version(TABLE)
+    return now.version if now is not None and now.table_id == state.table_id else state.version
+
+
+def _apply(
+    lakehouse: Lakehouse, store: MongoStore, pool: ThreadPoolExecutor, first: int, last: int, windows: Sequence[str]
+) -> tuple[int, int]:
+    """Bring the collections from before the version `first` to `last`; the rows written and the documents removed.
+
+    Raises ChangesUnavailable and VersionUnavailable, after some of it perhaps.
+    """
+    taken = _Removed(lakehouse.removed(TABLE, first, last, ["symbol", "timestamp", "date"]))
+    read = _write(
+        store, pool, map(taken.of_other_days, lakehouse.added(TABLE, first, last, [*COLUMNS, "date"])), windows
+    )
+    for day in sorted(taken.days):
+        read += _write(store, pool, map(taken.strike_out, lakehouse.snapshot(TABLE, last, COLUMNS, day)), windows)
+    removed = 0
+    for identities in taken.gone():
+        removed += len(identities)
+        for done in [pool.submit(store.remove, window, identities) for window in windows]:
+            done.result()
+    return read, removed
+
+
+class _Removed:
+    """The rows that a range of versions has removed, by their identities: 9 bytes for each."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self.days: set[datetime.date] = set()
+        """The UTC days that are concerned."""
+        parts: dict[str, list[Integers]] = {}
+        for batch in batches:
+            # A row may have stood under another date than its own.
+            self.days |= {
+                *pc.unique(batch["date"]).to_pylist(),
+                *pc.unique(batch["timestamp"].cast("date32")).to_pylist(),
+            }
+            for symbol, times in _by_symbol(batch):
+                parts.setdefault(symbol, []).append(times)
+        self._times = {symbol: np.unique(np.concatenate(found)) for symbol, found in parts.items()}
+        self._there = {symbol: np.zeros(len(times), dtype=bool) for symbol, times in self._times.items()}
+
+    def of_other_days(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a batch that are of days which are not concerned."""
+        if not self.days:
+            return batch
+        concerned = pc.is_in(batch["date"], value_set=pa.array(sorted(self.days), pa.date32()))
+        return batch.filter(pc.invert(concerned))
+
+    def strike_out(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Note that the rows of a batch are there after all. Returns the batch."""
+        for symbol, times in _by_symbol(batch):
+            if symbol in self._times:
+                self._there[symbol] |= np.isin(self._times[symbol], times, assume_unique=True)
+        return batch
+
+    def gone(self) -> Iterator[list[str]]:
+        """The `_id`s of those that are not there any more, some at a time."""
+        for symbol, times in self._times.items():
+            left = times[~self._there[symbol]]
+            for start in range(0, len(left), BULK):
+                some = left[start : start + BULK]
+                yield _identities([symbol] * len(some), some)
+
+
+def _by_symbol(batch: pa.RecordBatch) -> Iterator[tuple[str, Integers]]:
+    """The timestamps of each symbol of a batch, in milliseconds."""
+    symbols, times = np.array(batch["symbol"].to_pylist()), _milliseconds(batch)
+    for symbol in np.unique(symbols).tolist():
+        yield symbol, times[symbols == symbol]
+
+
+def _milliseconds(batch: pa.RecordBatch) -> Integers:
+    milliseconds: Integers = batch["timestamp"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy()
+    return milliseconds
+
+
+def _identities(symbols: Sequence[str], timestamps: Integers) -> list[str]:
+    """The `_id`s of ticks."""
+    return [f"{symbol}|{text}" for symbol, text in zip(symbols, timestamp_texts(timestamps), strict=True)]
 
 
 def _write(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from orchestration import gap_table
-from orchestration.table_reader import TableReader, between, later_than, milliseconds, text
+from orchestration.table_snapshot import TableSnapshot, between, later_than, milliseconds, text
 from spark_jobs.contract import Integers
 
 TABLE = "prices"
@@ -63,11 +63,9 @@ class PriceHistory:
     """A version of the table `prices` under `lakehouse`. Raises TableNotFoundError, DeltaError, OSError."""
 
     def __init__(self, lakehouse: str) -> None:
-        self.table = TableReader(lakehouse, TABLE)
+        self.table = TableSnapshot(lakehouse, TABLE)
         boundaries = {
-            row["skipped_at"]
-            for row in gap_table.rows(lakehouse)
-            if row["query"] == TABLE and row["reason"] in _ANEW
+            row["skipped_at"] for row in gap_table.rows(lakehouse) if row["query"] == TABLE and row["reason"] in _ANEW
         }
         self._boundaries: list[datetime.datetime] = sorted(boundaries)
 
@@ -92,7 +90,9 @@ class PriceHistory:
         """What tells the messages of this version from later ones, for ticks in (after, until], in milliseconds."""
         condition = f"{between(after, until)} AND {self._generation_conditions()[-1]}"
         found = self.table.select('"partition" AS part, max("offset") AS last', condition, 'GROUP BY "partition"')
-        return Reach(len(self._boundaries), dict(zip(*(found[name].to_pylist() for name in ("part", "last")), strict=True)))
+        return Reach(
+            len(self._boundaries), dict(zip(*(found[name].to_pylist() for name in ("part", "last")), strict=True))
+        )
 
     def before_first_beyond(self, ticks: StoredTicks, symbol: str, limit: int) -> StoredTicks:
         """The ticks that come, in offset order, before the symbol's first with a timestamp later than `limit`."""

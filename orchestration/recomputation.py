@@ -11,9 +11,9 @@ timestamp of a symbol in `prices`, and R the largest one in a result table:
 - A symbol's statistics are published, and copied, in the order of time: `moving_stats` is complete up to R.
 - z-scores are published as tick and statistics meet. The statistics come in the order of time; the ticks do not, but
   one on time that the stream had not read when it published the z-score at R is not below R - lateness.
-- A wait is published once it is certain, at the latest when the watermark is 20 s past its tick. What was published at R
-  was certain at a watermark past R, and of one micro-batch the rows are in the order of time: `higher` and `lower` are
-  complete up to R - 20 s. They need prices of 20 s more as well.
+- A wait is published once it is certain, at the latest when the watermark is 20 s past its tick. What was published at
+  R was certain at a watermark past R, and of one micro-batch the rows are in the order of time: `higher` and `lower`
+  are complete up to R - 20 s. They need prices of 20 s more as well.
 
 This holds for symbols whose messages are all on one partition, as messages with their symbol as key are.
 """
@@ -36,7 +36,7 @@ from orchestration.result_rows import (
     stored_rows,
     value_column,
 )
-from orchestration.table_reader import TableReader, between, text
+from orchestration.table_snapshot import TableSnapshot, between, text
 from spark_jobs import recompute
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.passage import Answers
@@ -121,7 +121,7 @@ def _rows(table: str, ticks: recompute.Ticks, after: int, until: int) -> Iterato
         yield rows_of_answers(Answers(answers.timestamps[part], answers.waits[part]))
 
 
-def stored(reader: TableReader, symbol: str, after: int, until: int) -> Rows:
+def stored(reader: TableSnapshot, symbol: str, after: int, until: int) -> Rows:
     """The rows of one symbol in a result table with a timestamp in (after, until]."""
     columns = f"timestamp, {value_column(reader.name)}"
     return stored_rows(reader.name, reader.select(columns, f"symbol = {text(symbol)} AND {between(after, until)}"))

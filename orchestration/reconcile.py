@@ -28,7 +28,7 @@ from orchestration.recomputation import (
     stored,
 )
 from orchestration.result_rows import Rows, compare, difference_text, time_text
-from orchestration.table_reader import TableReader, day_of, first_of, last_of
+from orchestration.table_snapshot import TableSnapshot, day_of, first_of, last_of
 from spark_jobs import recompute
 
 STRETCH_MINUTES = 15
@@ -85,20 +85,22 @@ def reconcile(
 ) -> list[Findings]:
     """Compare the last `minutes` that are complete, of each symbol, or those up to `until`.
 
-    Of the newest prices, symbols count that have a tick on the newest UTC day or the day before. Raises NothingToCompare,
-    and DeltaError or OSError when a table cannot be read.
+    Of the newest prices, symbols count that have a tick on the newest UTC day or the day before. Raises
+    NothingToCompare, and DeltaError or OSError when a table cannot be read.
     """
     # The tables that lag are opened first: the prices then hold what belongs to their rows, or will soon.
-    opened: dict[str, TableReader | None] = {}
+    opened: dict[str, TableSnapshot | None] = {}
     for table in tables:
         try:
-            opened[table] = TableReader(lakehouse, table)
+            opened[table] = TableSnapshot(lakehouse, table)
         except TableNotFoundError:
             opened[table] = None
     try:
         prices = PriceHistory(lakehouse)
     except TableNotFoundError as error:
-        raise NothingToCompare(f"there is no table of prices under {lakehouse}: start the prices stream first") from error
+        raise NothingToCompare(
+            f"there is no table of prices under {lakehouse}: start the prices stream first"
+        ) from error
     stretch = round(minutes * 60_000)
     end = None if until is None else (until - _EPOCH) // _MILLISECOND
     symbols = _symbols(prices, end, stretch)
@@ -145,7 +147,7 @@ def _symbols(prices: PriceHistory, end: int | None, stretch: int) -> set[str]:
 def _compare(
     findings: Findings,
     prices: PriceHistory,
-    reader: TableReader,
+    reader: TableSnapshot,
     symbol: str,
     after: int,
     until: int,

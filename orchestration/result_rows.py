@@ -104,16 +104,18 @@ def stored_rows(table: str, stored: pa.Table) -> Rows:
 def _list_bits(table: str, lists: pa.Array) -> Integers:
     windows, fields = len(WINDOWS), FIELDS[table]
     bits = np.full((len(fields) * windows, len(lists)), MALFORMED_BITS, dtype=np.int64)
-    lengths = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
-    whole = np.flatnonzero(lengths == windows)
-    entries = pc.list_flatten(lists.take(pa.array(whole)))
-    labels = pc.equal(pc.struct_field(entries, "window").cast(pa.string()), pa.array(list(WINDOWS) * len(whole)))
-    listed = pc.fill_null(labels, False).to_numpy(zero_copy_only=False).reshape(-1, windows).all(axis=1)
-    matrix = np.concatenate(
-        [_column_bits(pc.struct_field(entries, field)).reshape(-1, windows).T for field in fields]
-        or [np.zeros((0, len(whole)), dtype=np.int64)]
-    )
-    bits[:, whole[listed]] = matrix[:, listed]
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    whole = lengths == windows
+    entries = pc.list_flatten(lists)
+    of_whole = np.repeat(whole, lengths)
+
+    def by_row(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values[of_whole].reshape(-1, windows)
+
+    labels = by_row(np.array(pc.struct_field(entries, "window").to_pylist(), dtype=object))
+    listed = (labels == np.array(list(WINDOWS), dtype=object)).all(axis=1)
+    matrix = np.concatenate([by_row(_column_bits(pc.struct_field(entries, field))).T for field in fields])
+    bits[:, np.flatnonzero(whole)[listed]] = matrix[:, listed]
     return bits
 
 
@@ -143,7 +145,9 @@ def to_arrow(table: str, symbol: str, rows: Rows) -> pa.RecordBatch:
     count = len(rows.times)
     if table in LIST_COLUMNS:
         matrices = rows.bits.reshape(len(FIELDS[table]), len(WINDOWS), count)
-        children = [_column(matrix.T.ravel(), kind) for matrix, kind in zip(matrices, FIELDS[table].values(), strict=True)]
+        children = [
+            _column(matrix.T.ravel(), kind) for matrix, kind in zip(matrices, FIELDS[table].values(), strict=True)
+        ]
         labels = pa.array(list(WINDOWS) * count, pa.string())
         entries = pa.StructArray.from_arrays([labels, *children], names=["window", *FIELDS[table]])
         offsets = pa.array(np.arange(count + 1, dtype=np.int32) * len(WINDOWS))

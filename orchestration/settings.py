@@ -129,9 +129,9 @@ class OrchestrationSettings(KafkaSettings):
     def read(cls, *, of_running_stack: bool = True, **overrides: Any) -> Self:
         """Settings from the environment; `overrides` that are not None win (command line options).
 
-        Addresses that neither names are taken from `<home>/endpoints.json`, so that `status --home DIR` finds the
-        stack of that home wherever it listens; not with `of_running_stack` False, for a stack that is yet to start.
-        Raises SettingsError naming the variable that is wrong.
+        Addresses, and the lateness, that neither names are taken from `<home>/endpoints.json`, so that `status --home
+        DIR` finds the stack of that home wherever it listens; not with `of_running_stack` False, for a stack that is
+        yet to start. Raises SettingsError naming the variable that is wrong.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
@@ -139,7 +139,9 @@ class OrchestrationSettings(KafkaSettings):
             endpoints = read_endpoints(settings.home) if of_running_stack else None
             if endpoints is None:
                 return settings
-            chosen = endpoints.model_dump(include={"kafka_bootstrap", "mongo_uri", "lakehouse", "checkpoints"})
+            chosen = endpoints.model_dump(
+                include={"kafka_bootstrap", "mongo_uri", "lakehouse", "checkpoints", "lateness_seconds"}
+            )
             unsaid = {name: value for name, value in chosen.items() if f"{PREFIX}{name.upper()}" not in os.environ}
             return cls(**(unsaid | given))
         except ValidationError as error:

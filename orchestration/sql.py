@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
-from orchestration import gap_table
+from orchestration import backfill_table, gap_table
 from spark_jobs.jobs import TABLES
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
@@ -32,7 +32,7 @@ def query(lakehouse: str, sql: str) -> pa.Table:
     """
     builder = QueryBuilder()
     found = []
-    for name in (*TABLES, gap_table.NAME):
+    for name in (*TABLES, gap_table.NAME, backfill_table.NAME):
         try:
             builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:

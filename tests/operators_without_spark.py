@@ -188,5 +188,3 @@ def price_rows(ticks: Sequence[tuple[str, int, int]], first_offset: int = 0, ing
             "date": pa.array((times // 86_400_000).astype(np.int32)).cast(pa.date32()),
         }
     )
-
-

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from orchestration.checks import CHECKS
+from orchestration.recomputation import RESULT_TABLES
 from orchestration.resources import LakehouseResource, build_resources
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from tests.dagster.conftest import definitions
@@ -42,7 +43,7 @@ def test_every_asset_is_described(tmp_path: Path) -> None:
 def test_every_check_is_of_an_asset(tmp_path: Path) -> None:
     graph = definitions(tmp_path).resolve_asset_graph()
     keys = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
-    assert keys == set(CHECKS)
+    assert keys == set(CHECKS) | {(table, "reconcile") for table in RESULT_TABLES}
     assert {asset for asset, _ in keys} == TABLES
 
 

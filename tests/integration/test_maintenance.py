@@ -45,7 +45,7 @@ def changed(lakehouse: Path, first: int, last: int) -> Counter[tuple[str, str]]:
     """The ticks that the change feed gives."""
     return Counter(
         (row["symbol"], str(row["timestamp"]))
-        for batch in Lakehouse(str(lakehouse)).changes("zscores", first, last)
+        for batch in Lakehouse(str(lakehouse)).added("zscores", first, last, ["symbol", "timestamp"])
         for row in batch.to_pylist()
     )
 

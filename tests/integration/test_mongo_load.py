@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError
 
-from orchestration.lakehouse import Lakehouse, NotAppendOnly
+from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_load import (
     COLLECTIONS,
     DATABASE,
@@ -149,7 +149,7 @@ class PowerCut(Exception):
 
 
 class CutOff(MongoStore):
-    """A store that fails for good after so many writes (`write` or `record`)."""
+    """A store that fails for good after so many writes (`write` and `remove`) or records."""
 
     def __init__(self, store: MongoStore, *, after_writes: int = 10**9, after_records: int = 10**9) -> None:
         self.__dict__.update(store.__dict__)
@@ -160,6 +160,12 @@ class CutOff(MongoStore):
         if self._writes < 0:
             raise PowerCut
         super().write(window, documents)
+
+    def remove(self, window: str, identities: Sequence[str]) -> None:
+        self._writes -= 1
+        if self._writes < 0:
+            raise PowerCut
+        super().remove(window, identities)
 
     def record(self, window: str, loaded: Any) -> None:
         self._recordings -= 1
@@ -302,13 +308,91 @@ def test_what_was_vacuumed_before_it_was_loaded_is_loaded_from_the_content(
     assert {done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {0}
 
 
-def test_removed_rows_are_a_fault_and_nothing_is_recorded(tmp_path: Path, store: MongoStore) -> None:
+def replace(lakehouse: Path, table: Any, condition: str = "date = '2025-05-08'") -> None:
+    """Put rows in the place of those that meet a condition, in one commit, as a backfill does."""
+    write_deltalake(str(lakehouse / "zscores"), table, mode="overwrite", predicate=condition)
+
+
+NEXT_DAY = 864_000  # the tick that is a day after the first
+
+
+def test_removed_rows_are_removed_documents(tmp_path: Path, store: MongoStore, client: MongoClient[Document]) -> None:
     append(tmp_path, rows(range(3)))
+    append(tmp_path, rows(range(NEXT_DAY, NEXT_DAY + 3)))
     load(Lakehouse(str(tmp_path)), store)
-    DeltaTable(str(tmp_path / "zscores")).delete("symbol = 'BTCUSDT'")
-    with pytest.raises(NotAppendOnly, match="changed or removed"):
-        load(Lakehouse(str(tmp_path)), store)
-    assert {record.delta_version for record in store.loaded().values()} == {0}
+    DeltaTable(str(tmp_path / "zscores")).delete("timestamp = TIMESTAMP '2025-05-08T13:06:00.1Z'")
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, [0, 2, *range(NEXT_DAY, NEXT_DAY + 3)])
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+def test_a_replaced_day_is_what_the_table_has_whenever_it_was_loaded(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], after: int
+) -> None:
+    """A tick is added, another is gone, a third comes back, rows are appended before and after."""
+    others = range(NEXT_DAY, NEXT_DAY + 5)
+    steps = [
+        lambda: append(tmp_path, rows([*range(10), *others])),
+        lambda: replace(tmp_path, rows([*range(5), *range(6, 12)])),
+        lambda: append(tmp_path, rows(range(20, 30))),
+        lambda: replace(tmp_path, rows([*range(1, 12), *range(20, 40)])),
+    ]
+    for number, step in enumerate(steps):
+        step()
+        if number == after:
+            load(Lakehouse(str(tmp_path)), store)
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, [*range(1, 12), *range(20, 40), *others])
+
+
+def test_replaced_values_are_loaded(tmp_path: Path, store: MongoStore, client: MongoClient[Document]) -> None:
+    right, wrong = rows(range(9)), rows(range(100, 109))
+    append(tmp_path, right.set_column(2, right.schema.field(2), wrong["z_scores"]))
+    load(Lakehouse(str(tmp_path)), store)
+    replace(tmp_path, right)
+    assert {done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {9}
+    assert_holds(client, range(9))
+
+
+@pytest.mark.parametrize("writes", range(0, 30, 2))
+def test_a_load_of_a_replaced_day_that_is_cut_off_is_made_good(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], writes: int
+) -> None:
+    append(tmp_path, rows(range(10)))
+    load(Lakehouse(str(tmp_path)), store)
+    append(tmp_path, rows(range(NEXT_DAY, NEXT_DAY + 3)))
+    replace(tmp_path, rows(range(5, 12)))
+    try:
+        load(Lakehouse(str(tmp_path)), CutOff(store, after_writes=writes))
+    except PowerCut:
+        assert {record.delta_version for record in store.loaded().values()} == {0}
+    # What stays was there all the time.
+    for window in WINDOWS:
+        left = {document["_id"] for document in client[DATABASE][COLLECTIONS[window]].find()}
+        assert left >= expected(range(5, 10), window).keys()
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, [*range(5, 12), *range(NEXT_DAY, NEXT_DAY + 3)])
+
+
+def test_a_row_that_comes_back_while_another_load_removes_it_is_there(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document], mongo_uri: str
+) -> None:
+    append(tmp_path, rows(range(5)))
+    load(Lakehouse(str(tmp_path)), store)
+    replace(tmp_path, rows(range(3)))
+
+    class Overtaken(CutOff):
+        def remove(self, window: str, identities: Sequence[str]) -> None:
+            if window == "30s":
+                replace(tmp_path, rows(range(4)))
+                own = MongoStore(mongo_uri)
+                load(Lakehouse(str(tmp_path)), own)
+                own.close()
+            super().remove(window, identities)
+
+    load(Lakehouse(str(tmp_path)), Overtaken(store))
+    assert_holds(client, range(4))
+    assert {record.delta_version for record in store.loaded().values()} == {2}
 
 
 def test_a_row_with_other_windows_is_a_fault(tmp_path: Path, store: MongoStore) -> None:

@@ -1,4 +1,4 @@
-"""The batch recomputation against the streams' own operators, to the last bit, and against the independent reference."""
+"""The batch recomputation against the streams' own operators, to the last bit, and the independent reference."""
 
 from __future__ import annotations
 

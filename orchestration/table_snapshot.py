@@ -62,7 +62,7 @@ def _instant(milliseconds: int) -> str:
     return f"TIMESTAMP '{moment.isoformat(timespec='milliseconds')}'"
 
 
-class TableReader:
+class TableSnapshot:
     """A version (default: the newest) of the table `name` under `lakehouse`. Raises TableNotFoundError."""
 
     def __init__(self, lakehouse: str, name: str, version: int | None = None) -> None:
@@ -102,10 +102,6 @@ class TableReader:
                 if symbol in symbols:
                     largest.setdefault(symbol, time)
         return largest
-
-    def transaction(self, application: str) -> int | None:
-        """The version that an application has recorded with its newest commit, None if it has made none."""
-        return self.opened.transaction_version(application)
 
 
 def hours(after: int, until: int) -> Iterator[tuple[int, int]]:
