@@ -94,8 +94,8 @@ def test_without_prices_the_runs_say_what_to_do(stand_in_home: Path, instance: d
 def test_what_can_be_chosen() -> None:
     keys = days.get_partition_keys()
     assert keys[0] == "2020-01-01" and keys[-1] == str(datetime.datetime.now(datetime.UTC).date())
-    assert BackfillConfig().tables == list(RESULT_TABLES)
+    assert BackfillConfig.model_validate({}).tables == list(RESULT_TABLES)
     with pytest.raises(ValidationError, match="not prices"):
-        BackfillConfig(tables=["prices"])
+        BackfillConfig.model_validate({"tables": ["prices"]})
     with pytest.raises(ValidationError, match="with its offset"):
-        ReconcileConfig(until="2025-05-09T00:00:00")
+        ReconcileConfig.model_validate({"until": "2025-05-09T00:00:00"})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -77,21 +78,33 @@ def all_rows(history: History, table: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["symbol"], row["timestamp"]))
 
 
-def alter(history: History, table: str, symbol: str, at: int) -> None:
-    """Change one stored value by the smallest amount there is, the standard deviation of five minutes for instance."""
+def rewrite(history: History, table: str, symbol: str, at: int, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Put in the place of the row of a tick what `change` returns, None for no row."""
     opened = DeltaTable(str(history.lakehouse / table))
     day = datetime.datetime.fromtimestamp(at / 1_000, datetime.UTC).date()
     rows = opened.to_pyarrow_table()
-    kept = [row for row in rows.to_pylist() if row["date"] == day]
-    for row in kept:
-        if row["symbol"] == symbol and row["timestamp"].timestamp() * 1_000 == at:
-            if table == "moving_stats":
-                row["stats"][2]["std_price"] = float(np.nextafter(row["stats"][2]["std_price"], 1e9))
-            elif table == "zscores":
-                row["z_scores"][0]["zscore_price"] = None
-            else:
-                row[f"{table}_window"] = float(np.nextafter(row[f"{table}_window"], 0))
+    kept = []
+    for row in rows.to_pylist():
+        concerned = row["symbol"] == symbol and round(row["timestamp"].timestamp() * 1_000) == at
+        changed = change(row) if concerned else row
+        if row["date"] == day and changed is not None:
+            kept.append(changed)
     write_deltalake(opened, pa.Table.from_pylist(kept, rows.schema), mode="overwrite", predicate=f"date = '{day}'")
+
+
+def alter(history: History, table: str, symbol: str, at: int) -> None:
+    """Change one stored value, mostly by the smallest amount there is."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        if table == "moving_stats":
+            row["stats"][2]["std_price"] = float(np.nextafter(row["stats"][2]["std_price"], 1e9))
+        elif table == "zscores":
+            row["z_scores"][0]["zscore_price"] = None
+        else:
+            row[f"{table}_window"] = float(np.nextafter(row[f"{table}_window"], 0))
+        return row
+
+    rewrite(history, table, symbol, at, change)
 
 
 def late_tick(history: History, at: int = MIDNIGHT - 1_500_001) -> None:
@@ -140,10 +153,9 @@ def test_one_value_that_is_off_by_the_last_bit_is_named_and_repaired(history: Hi
 def test_rows_too_few_and_too_many_are_named_and_repaired(history: History, kind: str) -> None:
     at = times(history, "higher")[600]
     table = DeltaTable(str(history.lakehouse / "higher"))
-    moment = f"TIMESTAMP '{datetime.datetime.fromtimestamp(at / 1_000, datetime.UTC).isoformat()}'"
     before = all_rows(history, "higher")
     if kind == "missing":
-        table.delete(f"symbol = 'BTCUSDT' AND timestamp = {moment}")
+        rewrite(history, "higher", "BTCUSDT", at, lambda _: None)
     else:
         row = next(row for row in before if row["symbol"] == "BTCUSDT" and row["timestamp"].timestamp() * 1_000 == at)
         if kind == "unexpected":

@@ -6,7 +6,7 @@ import datetime
 import re
 import shutil
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -320,9 +320,9 @@ def test_removed_rows_are_removed_documents(tmp_path: Path, store: MongoStore, c
     append(tmp_path, rows(range(3)))
     append(tmp_path, rows(range(NEXT_DAY, NEXT_DAY + 3)))
     load(Lakehouse(str(tmp_path)), store)
-    DeltaTable(str(tmp_path / "zscores")).delete("timestamp = TIMESTAMP '2025-05-08T13:06:00.1Z'")
+    DeltaTable(str(tmp_path / "zscores")).delete("date = '2025-05-09'")
     load(Lakehouse(str(tmp_path)), store)
-    assert_holds(client, [0, 2, *range(NEXT_DAY, NEXT_DAY + 3)])
+    assert_holds(client, range(3))
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
@@ -331,14 +331,14 @@ def test_a_replaced_day_is_what_the_table_has_whenever_it_was_loaded(
 ) -> None:
     """A tick is added, another is gone, a third comes back, rows are appended before and after."""
     others = range(NEXT_DAY, NEXT_DAY + 5)
-    steps = [
-        lambda: append(tmp_path, rows([*range(10), *others])),
-        lambda: replace(tmp_path, rows([*range(5), *range(6, 12)])),
-        lambda: append(tmp_path, rows(range(20, 30))),
-        lambda: replace(tmp_path, rows([*range(1, 12), *range(20, 40)])),
+    steps: list[tuple[Callable[[Path, Any], None], Sequence[int]]] = [
+        (append, [*range(10), *others]),
+        (replace, [*range(5), *range(6, 12)]),
+        (append, range(20, 30)),
+        (replace, [*range(1, 12), *range(20, 40)]),
     ]
-    for number, step in enumerate(steps):
-        step()
+    for number, (step, ticks) in enumerate(steps):
+        step(tmp_path, rows(ticks))
         if number == after:
             load(Lakehouse(str(tmp_path)), store)
     load(Lakehouse(str(tmp_path)), store)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestration.recomputation import RESULT_TABLES, complete_until, pieces
 from orchestration.result_rows import Rows, compare, joined, stored_rows, to_arrow
 from spark_jobs import recompute
-from spark_jobs.contract import PRICE_SCALE, price_text, timestamp_texts
+from spark_jobs.contract import PRICE_SCALE, Integers, price_text, timestamp_texts
 from spark_jobs.recompute import Ticks, distinct, on_time
 from tests.operators_without_spark import Published, publish, table_rows
 from tests.reference.exact import average_is_right, deviation_is_right, zscore_is_right
@@ -52,7 +52,7 @@ def values_of(ticks: list[tuple[int, int]], symbol: str = SYMBOL) -> list[tuple[
     ]
 
 
-def arrays(ticks: list[tuple[int, int]]) -> tuple[recompute.Integers, recompute.Integers]:
+def arrays(ticks: list[tuple[int, int]]) -> tuple[Integers, Integers]:
     return np.array([time for time, _ in ticks]), np.array([price for _, price in ticks])
 
 
