@@ -306,8 +306,9 @@ def test_appends_meanwhile_are_not_lost(history: History) -> None:
     messages = history.published().higher[len(all_rows(history, "higher")) :]
     given = pickle.dumps((str(history.lakehouse / "higher"), str(history.lakehouse / "home"), messages))
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=PROJECT_ROOT) as appender:
-        assert appender.stdin is not None
-        threading.Thread(target=lambda: (appender.stdin.write(given), appender.stdin.close())).start()
+        stdin = appender.stdin
+        assert stdin is not None
+        threading.Thread(target=lambda: (stdin.write(given), stdin.close())).start()
         day = DAY + datetime.timedelta(days=1)
         rounds = 0
         while appender.poll() is None or rounds == 0:
