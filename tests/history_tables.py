@@ -46,12 +46,12 @@ class History:
         """Copy to the tables what they do not hold yet, but for the newest messages of a table that are `held_back`."""
         published = self.published()
         for table, done in self._archived.items():
-            messages = self.ticks if table == "prices" else getattr(published, table)
-            until = max(done, len(messages) - held_back.get(table, 0))
+            there = len(self.ticks) if table == "prices" else len(published[table])
+            until = max(done, there - held_back.get(table, 0))
             if table == "prices":
                 rows = price_rows(self.ticks[done:until], done)
             else:
-                rows = table_rows(table, messages[done:until])
+                rows = table_rows(table, published[table][done:until])
             if until > done:
                 self._append(table, rows)
             self._archived[table] = until
