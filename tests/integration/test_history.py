@@ -303,7 +303,8 @@ def test_appends_meanwhile_are_not_lost(history: History) -> None:
         "    with table_lock(Path(home), 'higher', 60):\n"
         "        write_deltalake(uri, table_rows('higher', messages[start:start + 20]), mode='append')\n"
     )
-    messages = history.published()["higher"][len(all_rows(history, "higher")) :]
+    archived = len(all_rows(history, "higher"))
+    messages = history.published()["higher"][archived:]
     given = pickle.dumps((str(history.lakehouse / "higher"), str(history.lakehouse / "home"), messages))
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=PROJECT_ROOT) as appender:
         stdin = appender.stdin
