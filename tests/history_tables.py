@@ -26,7 +26,7 @@ class History:
         self._batches = batches
         self.ticks: list[Tick] = []
         self._archived = dict.fromkeys(("prices", *RESULT_TABLES), 0)
-        self._copied: set[bytes] = set()
+        self.copied: set[bytes] = set()
         for table in RESULT_TABLES:
             self._append(table, table_rows(table, []))
 
@@ -52,9 +52,9 @@ class History:
                 rows = price_rows(self.ticks[done:until], done)
             else:
                 # More ticks make other micro-batches, in which symbols follow each other in another order.
-                new = [message for message in published[table] if message not in self._copied]
+                new = [message for message in published[table] if message not in self.copied]
                 new = new[: max(0, len(new) - held_back.get(table, 0))]
-                self._copied.update(new)
+                self.copied.update(new)
                 rows = table_rows(table, new)
             if rows.num_rows:
                 self._append(table, rows)
