@@ -26,6 +26,7 @@ class History:
         self._batches = batches
         self.ticks: list[Tick] = []
         self._archived = dict.fromkeys(("prices", *RESULT_TABLES), 0)
+        self.copied: set[bytes] = set()
         for table in RESULT_TABLES:
             self._append(table, table_rows(table, []))
 
@@ -46,15 +47,18 @@ class History:
         """Copy to the tables what they do not hold yet, but for the newest messages of a table that are `held_back`."""
         published = self.published()
         for table, done in self._archived.items():
-            messages = self.ticks if table == "prices" else getattr(published, table)
-            until = max(done, len(messages) - held_back.get(table, 0))
             if table == "prices":
+                until = max(done, len(self.ticks) - held_back.get(table, 0))
                 rows = price_rows(self.ticks[done:until], done)
             else:
-                rows = table_rows(table, messages[done:until])
-            if until > done:
+                # More ticks make other micro-batches, in which symbols follow each other in another order.
+                new = [message for message in published[table] if message not in self.copied]
+                new = new[: max(0, len(new) - held_back.get(table, 0))]
+                self.copied.update(new)
+                rows = table_rows(table, new)
+            if rows.num_rows:
                 self._append(table, rows)
-            self._archived[table] = until
+            self._archived[table] = done + rows.num_rows
 
     def _append(self, table: str, rows: pa.Table) -> None:
         write_deltalake(

@@ -100,13 +100,8 @@ class Stream:
         return self._operators[symbol]
 
 
-class Published(NamedTuple):
-    """The messages of the output topics, in the order in which they were published, by table."""
-
-    moving_stats: list[bytes]
-    zscores: list[bytes]
-    higher: list[bytes]
-    lower: list[bytes]
+Published = dict[str, list[bytes]]
+"""The messages of the output topics, in the order in which they were published, by table."""
 
 
 def publish(
@@ -133,7 +128,13 @@ def publish(
         if not batch:
             break
         zscore.run(batch)
-    return Published(moving.published[0], zscore.published[0], *trend.published)
+    higher, lower = trend.published
+    return {
+        "moving_stats": moving.published[0],
+        "zscores": zscore.published[0],
+        "higher": higher,
+        "lower": lower,
+    }
 
 
 def _cut(messages: list[Message], sizes: Sequence[int]) -> Iterator[list[Message]]:

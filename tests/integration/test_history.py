@@ -294,7 +294,7 @@ def test_mongodb_is_brought_in_line(history: History, mongo_uri: str) -> None:
 def test_appends_meanwhile_are_not_lost(history: History) -> None:
     """Streams append under the same lock, in another process, while days are replaced."""
     history.send(walk(MIDNIGHT + 3_200_000, 100, 5))
-    expected = len(history.published().higher)
+    expected = len(history.published()["higher"])
     program = (
         "import pickle, sys\nfrom pathlib import Path\nfrom deltalake import write_deltalake\n"
         "from spark_jobs.table_lock import table_lock\nfrom tests.operators_without_spark import table_rows\n"
@@ -303,11 +303,12 @@ def test_appends_meanwhile_are_not_lost(history: History) -> None:
         "    with table_lock(Path(home), 'higher', 60):\n"
         "        write_deltalake(uri, table_rows('higher', messages[start:start + 20]), mode='append')\n"
     )
-    messages = history.published().higher[len(all_rows(history, "higher")) :]
+    messages = [message for message in history.published()["higher"] if message not in history.copied]
     given = pickle.dumps((str(history.lakehouse / "higher"), str(history.lakehouse / "home"), messages))
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=PROJECT_ROOT) as appender:
-        assert appender.stdin is not None
-        threading.Thread(target=lambda: (appender.stdin.write(given), appender.stdin.close())).start()
+        stdin = appender.stdin
+        assert stdin is not None
+        threading.Thread(target=lambda: (stdin.write(given), stdin.close())).start()
         day = DAY + datetime.timedelta(days=1)
         rounds = 0
         while appender.poll() is None or rounds == 0:

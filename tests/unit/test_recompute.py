@@ -68,7 +68,7 @@ def within(rows: Rows, after: int, until: int) -> Rows:
 
 
 def published_rows(published: Published, table: str, count: int | None = None) -> Rows:
-    return stored_rows(table, table_rows(table, getattr(published, table)[:count]))
+    return stored_rows(table, table_rows(table, published[table][:count]))
 
 
 @settings(max_examples=150, deadline=None)
@@ -82,7 +82,7 @@ def test_it_is_what_the_streams_have_stored_wherever_they_and_the_prices_are(
     known = ticks[: random.randint(1, len(ticks))]
     counted = on_time(*arrays(known), LATENESS_MS)
     for table in RESULT_TABLES:
-        stored = published_rows(published, table, random.randint(0, len(getattr(published, table))))
+        stored = published_rows(published, table, random.randint(0, len(published[table])))
         if not len(stored.times):
             continue
         newest = int(stored.times[-1]) // 1_000
