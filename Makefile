@@ -20,6 +20,15 @@ PACKAGES := producer spark_jobs orchestration tests docs examples
 tools: .venv/.run
 	@$(PYTHON) -m orchestration.local
 
+# Without a browser the tests of pages are left out, and say so.
+browser:
+	@if command -v chromedriver >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing Chromium for the tests of pages"; \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium chromium-driver >/dev/null \
+			|| echo "Chromium could not be installed: the tests of pages are left out"; \
+	else echo "No Chromium with chromedriver (Debian: chromium, chromium-driver): the tests of pages are left out"; fi
+
 setup: .venv/.test tools
 
 # Options go in ARGS: make up ARGS="--source simulator --port 0"
@@ -27,7 +36,7 @@ up: tools
 	@.venv/bin/tickhouse up $(ARGS)
 
 # Two at a time: much of the time is spent waiting.
-test: setup
+test: setup browser
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Breaks a whole stack a hundred times and judges every result: make chaos SEED=7 ARGS="--faults 150"
@@ -48,4 +57,4 @@ check: .venv/.test
 	git ls-files -z --cached --others --exclude-standard | xargs -0 .venv/bin/detect-secrets-hook
 	$(PYTHON) -m tests.audit
 
-.PHONY: tools setup up test chaos soak check
+.PHONY: tools browser setup up test chaos soak check

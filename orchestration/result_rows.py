@@ -110,7 +110,8 @@ def _list_bits(table: str, lists: pa.Array) -> Integers:
     of_whole = np.repeat(whole, lengths)
 
     def by_row(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values[of_whole].reshape(-1, windows)
+        of_windows: npt.NDArray[Any] = values[of_whole].reshape(-1, windows)
+        return of_windows
 
     labels = by_row(np.array(pc.struct_field(entries, "window").to_pylist(), dtype=object))
     listed = (labels == np.array(list(WINDOWS), dtype=object)).all(axis=1)
