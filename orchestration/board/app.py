@@ -53,6 +53,13 @@ def make_application(watcher: Watcher) -> WSGIApplication:
     app.clientside_callback(  # type: ignore[no-untyped-call]
         ClientsideFunction("board", "theme"), Output("theme", "data"), Input("address", "pathname")
     )
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        ClientsideFunction("board", "zoom"),
+        Output("zoom", "data"),
+        *(Input(chart, "relayoutData") for chart in page.CHARTS),
+        Input("symbol", "value"),
+        Input("span", "value"),
+    )
     _follow_pickers(app, watcher)
     _answer(app, watcher)
     return Guard(app.server, app.csp_hashes())
@@ -99,12 +106,13 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         Input("window", "value"),
         Input("span", "value"),
         Input("theme", "data"),
+        Input("zoom", "data"),
         State("seen", "data"),
     )
-    def answer(_tick: Any, symbol: Any, window: Any, span: Any, theme: Any, seen: Any) -> tuple[Any, ...]:
+    def answer(_tick: Any, symbol: Any, window: Any, span: Any, theme: Any, zoom: Any, seen: Any) -> tuple[Any, ...]:
         """Everything that has changed since the page saw `seen`."""
         now = time.time()
-        view = view_of(symbol, window, span, watcher.symbols)
+        view = view_of(symbol, window, span, watcher.symbols, zoom)
         shade: Theme = "dark" if theme == "dark" else "light"
         sight = watcher.look(view.symbol, view.span_ms)
         market = sight.markets.get((view.symbol, view.span_ms))

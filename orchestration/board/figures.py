@@ -142,7 +142,7 @@ def scores_figure(market: Market | None, view: View, theme: Theme) -> Figure:
     layout = _layout(view, theme, start, end)
     # On a phone the names take two lines.
     layout["margin"]["t"] = 42
-    layout["yaxis"] |= {**_exactly(-1.08 * largest, 1.08 * largest), "hoverformat": "+.2f", "zeroline": True}
+    layout["yaxis"] |= {"range": [-1.08 * largest, 1.08 * largest], "hoverformat": "+.2f", "zeroline": True}
     layout["shapes"] = [
         {
             "type": "line",
@@ -203,19 +203,13 @@ def waits_figure(market: Market | None, view: View, theme: Theme) -> Figure:
 
 
 def _stretch(market: Market, view: View) -> tuple[int, int]:
-    """First and last millisecond of what is shown: it ends with the newest that there is."""
+    """First and last millisecond of what is picked: it ends with the newest that there is."""
     return market.end - view.span_ms, market.end
 
 
 def _numbers(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float | None]:
     """For JSON, which has no NaN."""
     return [None if value != value else value for value in values.tolist()]
-
-
-def _exactly(first: float, last: float) -> Figure:
-    """The range of an axis: not as its `range`, because one that moves ends a zoom of the user's, but as what it
-    chooses by itself as long as nobody has zoomed."""
-    return {"autorangeoptions": {"minallowed": first, "maxallowed": last}}
 
 
 def _layout(view: View, theme: Theme, start: int, end: int) -> Figure:
@@ -251,12 +245,14 @@ def _layout(view: View, theme: Theme, start: int, end: int) -> Figure:
             "font": {"color": colours.ink, "family": _FONT},
         },
         "dragmode": "zoom",
-        # A zoom of the user's stays until another symbol or stretch is picked.
+        # What the reader has switched off in a legend stays off.
         "uirevision": f"{view.symbol} {view.span}",
         "xaxis": {
             **axis,
             "type": "date",
-            **_exactly(start, end),
+            "range": list(view.zoom or (start, end)),
+            # A zoom is part of the view, so the range is never the chart's own business.
+            "uirevision": f"{view.zoom or (start, end)}",
             "hoverformat": "%H:%M:%S.%L",
             "tickformatstops": [
                 {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
@@ -264,7 +260,8 @@ def _layout(view: View, theme: Theme, start: int, end: int) -> Figure:
             ],
             "nticks": 8,
         },
-        "yaxis": {**axis, "side": "right", "nticks": 7},
+        # Time alone is zoomed into: the heights follow from what is seen.
+        "yaxis": {**axis, "side": "right", "nticks": 7, "fixedrange": True},
     }
 
 

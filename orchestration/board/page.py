@@ -16,7 +16,14 @@ from spark_jobs.contract import WINDOWS
 
 TITLE = "tickhouse board"
 UPDATE_MILLISECONDS = 2_000
-_GRAPH: Any = {"displayModeBar": False, "displaylogo": False, "responsive": True, "scrollZoom": False}
+CHARTS = ("price", "scores", "waits")
+_GRAPH: Any = {
+    "displayModeBar": False,
+    "displaylogo": False,
+    "responsive": True,
+    "scrollZoom": False,
+    "doubleClick": "autosize",
+}
 
 
 def layout(symbols: Sequence[str]) -> Component:
@@ -27,6 +34,7 @@ def layout(symbols: Sequence[str]) -> Component:
             dcc.Interval(id="tick", interval=UPDATE_MILLISECONDS),
             dcc.Store(id="theme", data="light"),
             dcc.Store(id="seen"),
+            dcc.Store(id="zoom"),
             html.Header(
                 [
                     html.Div(

@@ -1,4 +1,4 @@
-"""What a page shows: the symbol, window and stretch that were picked, and the address that says so.
+"""What a page shows: the symbol, window and stretch that were picked, a zoom into it, and the address that says so.
 
 Belongs here: the choices, their validation, their form in an address. Does not belong here: data or drawing. Pure.
 """
@@ -22,6 +22,7 @@ DEFAULT_SPAN = "15min"
 
 Theme = Literal["light", "dark"]
 
+_END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
 _SYMBOL = re.compile(r"[A-Z0-9._-]{1,32}")
 
 
@@ -32,6 +33,8 @@ class View:
     symbol: str
     window: str
     span: str
+    zoom: tuple[int, int] | None = None
+    """First and last millisecond of what is zoomed into; None to follow what is newest."""
 
     @property
     def span_ms(self) -> int:
@@ -44,7 +47,7 @@ class View:
         return "?" + urlencode({"symbol": self.symbol, "window": self.window, "span": self.span})
 
 
-def view_of(symbol: Any, window: Any, span: Any, symbols: Sequence[str]) -> View:
+def view_of(symbol: Any, window: Any, span: Any, symbols: Sequence[str], zoom: Any = None) -> View:
     """The view that a page asks for; what is no valid choice is replaced by the usual one.
 
     `symbols`: those that are known, at least one. Another is kept if it could be one, so that the page can say that
@@ -54,7 +57,15 @@ def view_of(symbol: Any, window: Any, span: Any, symbols: Sequence[str]) -> View
         symbol if isinstance(symbol, str) and _SYMBOL.fullmatch(symbol) else symbols[0],
         window if isinstance(window, str) and window in WINDOWS else DEFAULT_WINDOW,
         span if isinstance(span, str) and span in SPANS else DEFAULT_SPAN,
+        _zoom(zoom),
     )
+
+
+def _zoom(told: Any) -> tuple[int, int] | None:
+    match told:
+        case [int(first), int(last)] if 0 <= first < last < _END_MS:
+            return first, last
+    return None
 
 
 def view_of_search(search: Any, symbols: Sequence[str]) -> View:

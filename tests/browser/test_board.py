@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 from pymongo import MongoClient
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -279,10 +279,29 @@ def test_it_moves_in_two_tabs(browser: Chrome, board: Board, screenshot: Callabl
     screenshot("board-moved")
 
 
+def test_a_zoom_stays_until_a_double_click(browser: Chrome, board: Board, screenshot: Callable[[str], None]) -> None:
+    size(browser, *DESKTOP)
+    open_board(browser, board)
+    whole = range_of(browser)
+    surface = browser.find_element(By.CSS_SELECTOR, "#price .nsewdrag")
+    drag = ActionChains(browser).move_to_element_with_offset(surface, -100, 0).click_and_hold()
+    drag.move_by_offset(60, 0).move_by_offset(60, 0).release().perform()
+    until(browser, lambda: range_of(browser, "scores") == range_of(browser), "the other charts do not follow")
+    zoomed = range_of(browser)
+    assert whole[0] < zoomed[0] < zoomed[1] < whole[1]
+    before = drawn(browser, "price")["price"]["x"][-1]
+    board.store(50)
+    until(browser, lambda: drawn(browser, "price")["price"]["x"][-1] > before, "no new prices")
+    assert range_of(browser) == range_of(browser, "waits") == pytest.approx(zoomed, abs=1)
+    screenshot("board-zoomed")
+    ActionChains(browser).double_click(surface).perform()
+    until(browser, lambda: range_of(browser)[1] - range_of(browser)[0] == 900_000, "a double click does not end it")
+    until(browser, lambda: range_of(browser, "waits") == range_of(browser), "the others stay behind")
+
+
 def test_stale_and_missing_prices_are_said(browser: Chrome, board: Board) -> None:
     open_board(browser, board, "?symbol=SHIBUSDT")
-    until(browser, lambda: "stale" in text(browser, "freshness"), "not said to be stale")
-    assert "min ago" in text(browser, "freshness")
+    until(browser, lambda: "min ago · stale" in text(browser, "freshness"), "not said to be stale")
     browser.get(board.url + "?symbol=DOGEUSDT")
     until(browser, lambda: "Nothing yet" in text(browser, "freshness"), "not said to be missing")
     charts = browser.find_element(By.TAG_NAME, "main").text

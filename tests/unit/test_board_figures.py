@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,21 @@ def test_the_band_is_two_deviations_around_the_average_as_stored() -> None:
         mean, deviation = stored[time]
         assert (low, high, middle) == (mean - 2 * deviation, mean + 2 * deviation, mean)
     assert price["x"][-1] == shown.end
-    reach = figure["layout"]["xaxis"]["autorangeoptions"]
-    assert reach == {"minallowed": shown.end - 900_000, "maxallowed": shown.end}
+    assert figure["layout"]["xaxis"]["range"] == [shown.end - 900_000, shown.end]
     assert json.loads(json.dumps(figure, allow_nan=False)) == figure
+
+
+def test_what_is_zoomed_into_stays_while_time_goes_on() -> None:
+    shown = market()
+    zoomed = replace(VIEW, zoom=(shown.end - 60_000, shown.end - 30_000))
+    for figure in (figures.price_figure, figures.scores_figure, figures.waits_figure):
+        assert figure(shown, zoomed, "light")["layout"]["xaxis"]["range"] == [shown.end - 60_000, shown.end - 30_000]
+
+
+@pytest.mark.parametrize("told", [None, [], [2, 1], [1, "2"], [1.5, 2], "12", [-1, 5], {"0": 1}])
+def test_what_is_no_zoom_is_none(told: object) -> None:
+    assert view_of("BTCUSDT", "5m", "15min", SYMBOLS, told) == VIEW
+    assert view_of("BTCUSDT", "5m", "15min", SYMBOLS, [1, 2]).zoom == (1, 2)
 
 
 def test_the_picked_window_stands_out_and_no_two_lines_differ_by_colour_alone() -> None:
