@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +16,13 @@ import pytest
 from orchestration import processes
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate, write_lines
+from tests.running_stack import TICKHOUSE, stack, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
-TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 
 
-def status(home: Path) -> dict[str, Any]:
-    answer = subprocess.run([TICKHOUSE, "status", "--json", "--home", str(home)], capture_output=True, check=True)
-    content: dict[str, Any] = json.loads(answer.stdout)
-    return content
-
-
-@contextmanager
-def stack(home: Path, recording: Path, output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`tickhouse up` in the foreground of a session of its own, interrupted at the end."""
-    command = [TICKHOUSE, "up", "--source", f"replay:{recording}", "--speed", "max", "--home", str(home), "--port", "0"]
-    with output.open("ab") as log:
-        up = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ, start_new_session=True)
-    try:
-        yield up
-    finally:
-        if up.poll() is None:
-            up.send_signal(signal.SIGINT)
-        up.wait(timeout=180)
-
-
-def wait_until_drained(home: Path, up: subprocess.Popen[bytes], output: Path, seconds: float) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while True:
-        assert up.poll() is None, output.read_text()
-        seen = status(home)
-        if seen["drained"]:
-            return seen
-        assert time.monotonic() < deadline, json.dumps(seen, indent=1) + output.read_text()
-        time.sleep(2)
+def drained(seen: dict[str, Any]) -> bool:
+    return bool(seen["drained"])
 
 
 def alive(home: Path) -> list[str]:
@@ -89,9 +57,10 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
     recording, output = tmp_path / "ticks.jsonl.gz", tmp_path / "up.log"
     lines = generate(seed=3, symbols=("BTCUSDT", "ETHUSDT", "SHIBUSDT"), ticks=9_000)
     write_lines(recording, lines)
+    replay = ("--source", f"replay:{recording}", "--speed", "max")
 
-    with stack(home, recording, output) as up:
-        seen = wait_until_drained(home, up, output, 400)
+    with stack(home, output, *replay) as up:
+        seen = wait_until(drained, home, up, output, 400)
         report = compare_everything(seen["kafka_bootstrap"], seen["lakehouse"], seen["mongo_uri"], sent=recording)
         assert report.ok, report.text()
         assert seen["source"] == f"replay:{recording}"
@@ -112,8 +81,8 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
         assert up.wait(timeout=10) == 0
     assert alive(home) == []
 
-    with stack(home, recording, output) as up:
-        again = wait_until_drained(home, up, output, 240)
+    with stack(home, output, *replay) as up:
+        again = wait_until(drained, home, up, output, 240)
         # Nothing was sent, computed or loaded a second time.
         assert {name: stream["output_rows"] for name, stream in again["streams"].items()} == {
             name: stream["output_rows"] for name, stream in seen["streams"].items()
