@@ -71,7 +71,9 @@ class Pages:
 
         def followed() -> bool:
             before = self.browser.current_url
-            for link in self.browser.find_elements(By.XPATH, f"//*[self::a or self::span][normalize-space()='{label}']"):
+            for link in self.browser.find_elements(
+                By.XPATH, f"//*[self::a or self::span][normalize-space()='{label}']"
+            ):
                 if link.is_displayed():
                     link.click()
                     return self.browser.current_url != before
