@@ -109,7 +109,9 @@ def _bytewax(ground: Ground, home: Path) -> list[processes.Process]:
     first = free_port()
     addresses = f"127.0.0.1:{first};127.0.0.1:{free_port((first,))}"
     command = [python, "-m", "bytewax.run", "flow:flow", "-r", str(state), "-s", "10", "-b", "0", "-a", addresses, "-i"]
-    return [ground.run(home, f"bytewax-{number}", [*command, str(number)], _python_path("bytewax")) for number in (0, 1)]
+    return [
+        ground.run(home, f"bytewax-{number}", [*command, str(number)], _python_path("bytewax")) for number in (0, 1)
+    ]
 
 
 def _kafka_streams(ground: Ground, home: Path) -> list[processes.Process]:
@@ -223,7 +225,7 @@ CONTESTANTS: dict[str, Contestant] = {
         ),
         Contestant(
             "pathway",
-            "Pathway, intervals_over",
+            "Pathway, interval_join",
             "statistics and z-scores",
             AT_LEAST_ONCE,
             _WINDOWS,

@@ -53,7 +53,9 @@ def drain(
         stop_all(running)
     rate = sustained(watch.seen, warm_up_seconds)
     if rate is None:
-        why = last_words(running) if ended else f"fewer than two arrivals of results in {time.monotonic() - began:.0f} s"
+        why = (
+            last_words(running) if ended else f"fewer than two arrivals of results in {time.monotonic() - began:.0f} s"
+        )
         return {"failure": why, "ticks": watch.seen[-1].ticks, "peak_megabytes": rounded(watch.megabytes)}
     return {
         "rate": rounded(rate.per_second, 4),

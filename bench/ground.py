@@ -28,8 +28,8 @@ from spark_jobs.jobs import TOPICS
 
 RESULT_TOPICS = tuple(topic for topic in TOPICS if topic != TICKS_TOPIC)
 FAILURES = (RuntimeError, OSError, KafkaException, subprocess.SubprocessError)
-"""What a contestant's start or the broker may raise: it is then told as the contestant's, and the comparison goes on."""
-_READY_SECONDS = 60.0
+"""What a contestant's start or the broker may raise: told as the contestant's failure, and the comparison goes on."""
+_READY_SECONDS = 120.0
 _REQUEST_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _NOT_YET = (

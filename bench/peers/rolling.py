@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from math import sqrt
 from typing import Protocol
@@ -21,7 +21,7 @@ WINDOWS = (("30s", 30_000), ("1m", 60_000), ("5m", 300_000), ("15m", 900_000), (
 LATENESS_MS = 10_000
 SCALE = 10**8
 _LENGTHS = tuple(length for _, length in WINDOWS)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class History(Protocol):
@@ -52,10 +52,12 @@ class Rolling:
         return tuple(getattr(self, name) for name in self.__slots__)
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        for name, value in zip(self.__slots__, state):
+        for name, value in zip(self.__slots__, state, strict=True):
             setattr(self, name, value)
 
-    def add(self, history: History, timestamp: int, units: int) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
+    def add(
+        self, history: History, timestamp: int, units: int
+    ) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
         """Take a tick in; gives, for each tick that is final now, its timestamp, its price and its six sums."""
         if self.largest is not None and timestamp < self.largest - LATENESS_MS:
             return  # late
@@ -106,10 +108,10 @@ def read_tick(value: bytes) -> tuple[str, int, int]:
 
 def messages(symbol: str, timestamp: int, units: int, sums: list[tuple[int, int, int]]) -> tuple[bytes, bytes]:
     """The two messages of a tick: its statistics and its z-scores."""
-    moment = datetime.fromtimestamp(timestamp // 1_000, timezone.utc)
+    moment = datetime.fromtimestamp(timestamp // 1_000, UTC)
     head = f'{{"timestamp":"{moment:%Y-%m-%dT%H:%M:%S}.{timestamp % 1_000:03}Z","symbol":"{symbol}",'
     statistics, scores = [], []
-    for (name, _), (count, total, squares) in zip(WINDOWS, sums):
+    for (name, _), (count, total, squares) in zip(WINDOWS, sums, strict=True):
         spread = count * squares - total * total
         deviation = sqrt(spread / (count * (count - 1))) / SCALE if count > 1 else None
         score = (count * units - total) / sqrt(count * spread / (count - 1)) if spread else None

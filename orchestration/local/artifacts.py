@@ -81,7 +81,7 @@ class Jar:
 
 
 def pinned_jars(bundle: str, pins: Path = PINS) -> list[Jar]:
-    """The JARs of a bundle, as its list in the folder `pins` has them: `spark-jars` and `kafka-jars` beside this module."""
+    """The JARs of a bundle as its list in the folder `pins` has them; those of the stack are beside this module."""
     lines = (pins / f"{bundle}.txt").read_text(encoding="utf-8").splitlines()
     jars = []
     for line in lines:

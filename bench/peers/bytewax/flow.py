@@ -1,7 +1,7 @@
 """Bytewax: `python -m bytewax.run flow:flow`, with its Kafka operators, a stateful operator and recovery.
 
-Its own windows begin on a fixed grid and are final by the wall clock, so the work is done in `stateful_batch`, which its
-documentation has for such logic. Delivery is at least once.
+Its own windows begin on a fixed grid and are final by the wall clock, so the work is done in `stateful_batch`, which
+its documentation has for such logic. Delivery is at least once.
 """
 
 from __future__ import annotations
