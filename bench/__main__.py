@@ -105,9 +105,16 @@ class Run:
             del self._contestants[name]
         # What takes long to prepare once does not count.
         self._began = time.monotonic()
+        parts = {
+            "correct": self._correct,
+            "limits": self._limits,
+            "curves": self._curves,
+            "drain": self._drain,
+            "live": self._live,
+        }
         for part in PARTS:
             if part in self._options.parts.split(","):
-                getattr(self, f"_{part}")()
+                parts[part]()
         self.results["minutes"] = round((time.monotonic() - self._began) / 60, 1)
 
     # --- parts --------------------------------------------------------------------------------------------------------

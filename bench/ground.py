@@ -32,6 +32,8 @@ FAILURES = (RuntimeError, OSError, KafkaException, subprocess.SubprocessError)
 _READY_SECONDS = 120.0
 _REQUEST_SECONDS = 20.0
 _STOP_SECONDS = 15.0
+_KEYS_OWN = -1
+"""Leaves a message's partition to its key."""
 _NOT_YET = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -83,10 +85,9 @@ class Ground:
         producer = self.producer({"linger.ms": 50, "compression.type": "lz4", "queue.buffering.max.messages": 500_000})
         sent = 0
         for partition, key, value in messages:
-            options = {} if partition is None else {"partition": partition}
             while True:
                 try:
-                    producer.produce(TICKS_TOPIC, value, key, **options)
+                    producer.produce(TICKS_TOPIC, value, key, partition=_KEYS_OWN if partition is None else partition)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -139,7 +140,7 @@ class Ground:
 
     def _readable(self, topics: Sequence[str]) -> dict[str, int]:
         wanted = {
-            TopicPartition(topic, partition): OffsetSpec.latest()
+            TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
             for topic in topics
             for partition in range(kafka.PARTITIONS)
         }

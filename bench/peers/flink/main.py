@@ -14,6 +14,7 @@ from pyflink.table import EnvironmentSettings, TableEnvironment
 
 WINDOWS = {"30s": 30, "1m": 60, "5m": 300, "15m": 900, "30m": 1_800, "1h": 3_600}
 _CHECKPOINT = "1 s"
+_RUN = os.environ["PEER_GROUP"]
 _STATISTICS = "ROW<`window` STRING, avg_price DOUBLE, std_price DOUBLE, `count` BIGINT>"
 _SCORES = "ROW<`window` STRING, zscore_price DOUBLE>"
 _KAFKA = f"'connector' = 'kafka', 'properties.bootstrap.servers' = '{os.environ['PEER_BOOTSTRAP']}'"
@@ -54,7 +55,7 @@ def sink(name: str, topic: str, column: str) -> str:
     """A table whose rows are messages on a topic."""
     return f"""CREATE TABLE {name} (`timestamp` STRING, symbol STRING, {column}) WITH (
         {_KAFKA}, 'topic' = '{topic}', 'key.format' = 'raw', 'key.fields' = 'symbol', 'value.format' = 'json',
-        'sink.delivery-guarantee' = 'exactly-once', 'sink.transactional-id-prefix' = '{os.environ["PEER_GROUP"]}-{name}',
+        'sink.delivery-guarantee' = 'exactly-once', 'sink.transactional-id-prefix' = '{_RUN}-{name}',
         'properties.transaction.timeout.ms' = '600000', 'properties.compression.type' = 'lz4'
     )"""
 
