@@ -87,7 +87,11 @@ def judge(snapshot: Snapshot, outputs: tuple[str, ...]) -> dict[str, Any]:
         "shares": {topic: rounded(share(verdict.right, verdict.tally.expected)) for topic, verdict in verdicts.items()},
         "owed": owed,
         **kinds,
-        "example": next((example for one in tallies for kind in one.examples.values() for example in kind), ""),
+        "examples": {
+            kind: example[:200]
+            for kind in kinds
+            if (example := next((one.examples[kind][0] for one in tallies if one.examples[kind]), None))
+        },
     }
 
 

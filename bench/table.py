@@ -136,13 +136,12 @@ def answers(results: Results) -> list[str]:
 
 def correctness_text(correctness: Results) -> str:
     """What is wrong with a contestant's results, in a sentence."""
-    kinds = ", ".join(
-        f"{correctness[kind]:,} {kind}"
+    told = [
+        f"{correctness[kind]:,} {kind} (such as {correctness['examples'][kind]})"
         for kind in ("missing", "wrong", "unexpected", "duplicate")
         if correctness.get(kind)
-    )
-    example = f" (such as {correctness['example']})" if correctness.get("example") else ""
-    return f"of {correctness.get('owed', 0):,} results owed {kinds or 'none is there'}{example}"
+    ]
+    return f"of {correctness.get('owed', 0):,} results owed {', '.join(told) or 'none could be judged'}"
 
 
 def last_line(results: Results) -> str:

@@ -137,14 +137,14 @@ def test_progress_is_read_from_a_log(tmp_path: Path) -> None:
 
 
 def _results() -> dict[str, Any]:
-    right = {"share": 1.0, "owed": 10, "missing": 0, "wrong": 0, "unexpected": 0, "duplicate": 0, "example": ""}
+    right = {"share": 1.0, "owed": 10, "missing": 0, "wrong": 0, "unexpected": 0, "duplicate": 0, "examples": {}}
     live = {"delay": {"results": 100, "p50": 0.5, "p99": 1.0, "max": 2.0}, "cores": 0.5, "peak_megabytes": 500}
 
     def of(rate: float, correctness: dict[str, Any]) -> dict[str, Any]:
         drain = {"rate": rate, "cpu_seconds_per_million": 20, "peak_megabytes": 900}
         return {"correctness": correctness, "drain": {"8": drain, "100": drain}, "live": live}
 
-    wrong = {**right, "share": 0.5, "missing": 5, "example": "X|2025"}
+    wrong = {**right, "share": 0.5, "missing": 5, "examples": {"missing": "X|2025"}}
     windows = [{"hours": 1, "backlog_microseconds": 3.0, "live_microseconds": 20.0, "state_bytes": 600_000}]
     return {
         "made": "2026-01-01T00:00:00+00:00",

@@ -76,12 +76,12 @@ def main() -> None:
         ticks.moment,
         ticks.price,
         age=ticks.moment - others.moment,
-        difference=others.price - ticks.price,
+        rise=others.price - ticks.price,
     )
     sums = {}
     for name, seconds in WINDOWS.items():
         inside = pairs.age < seconds * 1_000
-        difference = pw.if_else(inside, pairs.difference, 0.0)
+        difference = pw.if_else(inside, pairs.rise, 0.0)
         sums[f"count_{name}"] = pw.reducers.sum(pw.if_else(inside, 1, 0))
         sums[f"total_{name}"] = pw.reducers.sum(difference)
         sums[f"squares_{name}"] = pw.reducers.sum(difference * difference)
