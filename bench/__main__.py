@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,7 @@ class Run:
         with self._ground() as ground:
             ground.send(correct.lines(_SEED, self._extent.correctness_ticks))
             for contestant in self._contestants.values():
-                self._one(
-                    "correctness", contestant, lambda tell, one=contestant: correct.correctness(ground, one, tell)
-                )
+                self._one("correctness", contestant, partial(correct.correctness, ground, contestant))
 
     def _limits(self) -> None:
         walk = random_walk(_SEED, int(BASE), self._extent.backlog)
@@ -158,9 +157,7 @@ class Run:
             self._say(f"Sending {walk.ticks:,} ticks of {symbols} symbols")
             ground.send_walk(walk)
             for contestant in contestants.values():
-                self._one(
-                    f"drain.{symbols}", contestant, lambda tell, one=contestant: self._drained(ground, one, walk, tell)
-                )
+                self._one(f"drain.{symbols}", contestant, partial(self._drained, ground, contestant, walk))
 
     def _drained(self, ground: Ground, one: Contestant, walk: Walk, tell: Callable[[str], None]) -> dict[str, Any]:
         return drain(
@@ -177,19 +174,13 @@ class Run:
         extent = self._extent
         with self._ground() as ground:
             for contestant in self._contestants.values():
-                self._one(
-                    "live",
-                    contestant,
-                    lambda tell, one=contestant: live(ground, one, extent.live_symbols, extent.live_seconds, tell),
-                )
+                measure = partial(live, ground, contestant, extent.live_symbols, extent.live_seconds)
+                self._one("live", contestant, measure)
             project = self._contestants.get(PROJECT)
             if extent.whole_exchange and project is not None:
                 symbols = extent.whole_exchange
-                self._one(
-                    f"live_{symbols}",
-                    project,
-                    lambda tell: live(ground, project, symbols, 2 * extent.live_seconds, tell),
-                )
+                measure = partial(live, ground, project, symbols, 2 * extent.live_seconds)
+                self._one(f"live_{symbols}", project, measure)
 
     # --- what they share ----------------------------------------------------------------------------------------------
 

@@ -165,7 +165,8 @@ class _Reader(threading.Thread):
                 value = message.value()
                 if message.error() is None and value is not None:
                     self.results += 1
-                    sent_at = self._sender.sent_at.get(_moment(value))
+                    moment = _moment(value)
+                    sent_at = None if moment is None else self._sender.sent_at.get(moment)
                     if sent_at is not None:
                         self.delays.append(now - sent_at - LATENESS_SECONDS)
         self._consumer.close()
