@@ -20,7 +20,7 @@ from orchestration import processes
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.ports import free_port
 from orchestration.settings import OrchestrationSettings
-from orchestration.streams import Streams
+from orchestration.streams import StreamError, Streams
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 
 Start = Callable[[Ground, Path], list[processes.Process]]
@@ -64,10 +64,19 @@ def _streams(*names: str) -> Start:
         )
         streams = Streams(settings)
         with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(lambda name: streams.launch(name, _START_SECONDS), names))
+            list(pool.map(lambda name: _launch(streams, name), names))
         return [process for name in names if (process := processes.recorded(home, name)) is not None]
 
     return start
+
+
+def _launch(streams: Streams, name: str) -> None:
+    try:
+        streams.launch(name, _START_SECONDS)
+    except StreamError:
+        # On a machine that is busy Spark does not wait long enough for its first worker. The supervisor starts such a
+        # stream again, and there is none here.
+        streams.launch(name, _START_SECONDS)
 
 
 def _spark(peer: str, options: Mapping[str, str] | None = None) -> Start:

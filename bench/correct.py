@@ -44,16 +44,16 @@ def lines(seed: int, ticks: int) -> list[tuple[None, bytes, bytes]]:
 def correctness(ground: Ground, contestant: Contestant, tell: Callable[[str], None]) -> dict[str, Any]:
     """Let a contestant work through what is on the price topic, and judge its results."""
     ground.renew()
-    running: list[processes.Process] = []
+    home = ground.new_home(contestant.name)
     try:
-        running = contestant.start(ground, ground.new_home(contestant.name))
+        running = contestant.start(ground, home)
         _wait_until_quiet(ground, contestant, running, tell)
         ended = not all(processes.alive(process) for process in running)
         snapshot = read_system(ground.bootstrap, None, None)
     except FAILURES as error:
         return {"failure": f"{type(error).__name__}: {error}"[:600], "share": 0.0, "unexpected": 0}
     finally:
-        stop_all(running)
+        stop_all(home)
     judged = judge(snapshot, contestant.outputs)
     return {**judged, **({"failure": f"ended: {last_words(running)}"} if ended else {})}
 

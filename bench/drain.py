@@ -41,7 +41,6 @@ def drain(
     ground.renew()
     home = ground.new_home(contestant.name)
     began = time.monotonic()
-    running: list[processes.Process] = []
     try:
         running = contestant.start(ground, home)
         watch = _Watch(ground, contestant, running, owed, owed_passages, began)
@@ -50,7 +49,7 @@ def drain(
     except FAILURES as error:
         return {"failure": f"{type(error).__name__}: {error}"[:600]}
     finally:
-        stop_all(running)
+        stop_all(home)
     rate = sustained(watch.seen, warm_up_seconds)
     if rate is None:
         why = (

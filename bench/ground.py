@@ -177,10 +177,12 @@ def partition_of(payload: Payload) -> int:
     return payload.symbol % kafka.PARTITIONS
 
 
-def stop_all(running: Iterable[processes.Process]) -> None:
-    """Stop processes by their ids, and their children."""
-    for process in running:
-        processes.stop(process, _STOP_SECONDS)
+def stop_all(home: Path) -> None:
+    """Stop all processes that were started in a home, and their children, also when not all could be started."""
+    for name in processes.recorded_names(home):
+        process = processes.recorded(home, name)
+        if process is not None:
+            processes.stop(process, _STOP_SECONDS)
 
 
 def last_words(running: Iterable[processes.Process], lines: int = 3) -> str:

@@ -45,7 +45,6 @@ def live(
     home = ground.new_home(contestant.name)
     sender = _Sender(ground, symbols)
     reader = _Reader(ground, contestant.delayed_on, sender)
-    running: list[processes.Process] = []
     try:
         running = contestant.start(ground, home)
         sender.start()
@@ -56,7 +55,7 @@ def live(
     finally:
         for thread in (sender, reader):
             thread.stop()
-        stop_all(running)
+        stop_all(home)
     return figures
 
 
