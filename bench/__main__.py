@@ -123,9 +123,11 @@ class Run:
 
     def _correct(self) -> None:
         with self._ground() as ground:
-            ground.send(correct.lines(_SEED, self._extent.correctness_ticks))
+            messages = correct.lines(_SEED, self._extent.correctness_ticks)
+            ground.send(messages)
+            owed = correct.statistics_owed(messages)
             for contestant in self._contestants.values():
-                self._one("correctness", contestant, partial(correct.correctness, ground, contestant))
+                self._one("correctness", contestant, partial(correct.correctness, ground, contestant, owed))
 
     def _limits(self) -> None:
         walk = random_walk(_SEED, int(BASE), self._extent.backlog)

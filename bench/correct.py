@@ -17,7 +17,7 @@ from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_
 from tests.reference.acceptance import accept
 from tests.reference.compare import judge_scores, judge_seconds, judge_stats
 from tests.reference.forms import scores_value, seconds_value, stats_value, topic_results
-from tests.reference.model import Expected, evaluate
+from tests.reference.model import Expected, Message, evaluate
 from tests.reference.readers import read_system
 from tests.reference.report import Tally, tally
 from tests.reference.snapshot import Snapshot
@@ -25,6 +25,7 @@ from tests.reference.stream import Shares, disturb, random_walks
 
 SYMBOLS = ("ALPHA", "BETA", "GAMMA", "DELTA")
 _QUIET_SECONDS = 12.0
+_COMPLETE_SECONDS = 3.0
 _MOST_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
 _ANY_TIME = 10**15
@@ -41,13 +42,21 @@ def lines(seed: int, ticks: int) -> list[tuple[None, bytes, bytes]]:
     return [(None, accept(line.value, _ANY_TIME).symbol.encode(), line.value) for line in disturbed]
 
 
-def correctness(ground: Ground, contestant: Contestant, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Let a contestant work through what is on the price topic, and judge its results."""
+def statistics_owed(messages: list[tuple[None, bytes, bytes]]) -> int:
+    """How many of these messages have final statistics."""
+    return len(evaluate(Message(0, place, _ANY_TIME, value) for place, (_, _, value) in enumerate(messages)).stats)
+
+
+def correctness(ground: Ground, contestant: Contestant, owed: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Let a contestant work through what is on the price topic, and judge its results.
+
+    `owed` ticks have statistics: with as many results it is given a moment more, else it has to be quiet for a while.
+    """
     ground.renew()
     home = ground.new_home(contestant.name)
     try:
         running = contestant.start(ground, home)
-        _wait_until_quiet(ground, contestant, running, tell)
+        _wait_until_quiet(ground, contestant, running, owed, tell)
         ended = not all(processes.alive(process) for process in running)
         snapshot = read_system(ground.bootstrap, None, None)
     except FAILURES as error:
@@ -59,7 +68,7 @@ def correctness(ground: Ground, contestant: Contestant, tell: Callable[[str], No
 
 
 def _wait_until_quiet(
-    ground: Ground, contestant: Contestant, running: list[processes.Process], tell: Callable[[str], None]
+    ground: Ground, contestant: Contestant, running: list[processes.Process], owed: int, tell: Callable[[str], None]
 ) -> None:
     began = changed = time.monotonic()
     before: dict[str, int] = {}
@@ -68,7 +77,8 @@ def _wait_until_quiet(
         if now != before:
             before, changed = now, time.monotonic()
         # Before the first results there may be much to start, afterwards there is a pause at most.
-        if any(now.values()) and time.monotonic() - changed > _QUIET_SECONDS:
+        complete = contestant.per_tick and min(now.values()) >= owed
+        if any(now.values()) and time.monotonic() - changed > (_COMPLETE_SECONDS if complete else _QUIET_SECONDS):
             return
         tell(f"{min(now.values()):,} results")
         time.sleep(_LOOK_SECONDS)
