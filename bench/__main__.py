@@ -1,6 +1,6 @@
 """This project and its peers on the same ticks, on the same machine, in one run.
 
-    python -m bench [--quick] [--only NAME,…] [--parts correct,drain,live,limits,curves] [--minutes 30]
+    python -m bench [--quick] [--only NAME,…] [--parts correct,drain,live,limits,curves] [--add] [--minutes 30]
 
 Each contestant gets the same ticks on a broker of the comparison's own, one after the other, and a bounded time: rates
 come from what it did in it. What is measured goes to `bench/results/latest.json` as it comes, with pictures beside it;
@@ -95,6 +95,9 @@ class Run:
             "scenarios": [BASE, *extent.others],
             "contestants": {},
         }
+        if options.add:
+            earlier = json.loads((options.out / "latest.json").read_text())
+            self.results = {**earlier, **self.results, "contestants": earlier["contestants"]}
 
     def run(self) -> None:
         """Measure all that was asked for, as long as the time lasts."""
@@ -248,6 +251,7 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=30, help="no new measurement begins after so long (default 30)"
     )
+    parser.add_argument("--add", action="store_true", help="keep of the last results what is not measured now")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)")
     options = parser.parse_args()
     unknown = set(filter(None, options.only.split(","))) - set(CONTESTANTS) | set(options.parts.split(",")) - set(PARTS)
