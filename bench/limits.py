@@ -144,6 +144,7 @@ def polars_rolling(walk: Walk, seconds: float) -> float:
                 "symbol": np.repeat(walk.names, steps),
                 "timestamp": np.tile(walk.timestamps[:steps], len(walk.names)).astype("datetime64[ms]"),
                 "price": np.ascontiguousarray(walk.cents[:steps].T).ravel() / 100,
+                "one": np.ones(steps * len(walk.names), dtype=np.int64),
             }
         )
         began = time.perf_counter()
@@ -152,7 +153,7 @@ def polars_rolling(walk: Walk, seconds: float) -> float:
             window = f"{length // 1000}s"
             mean = pl.col("price").rolling_mean_by("timestamp", window).over("symbol")
             deviation = pl.col("price").rolling_std_by("timestamp", window).over("symbol")
-            count = pl.lit(1).rolling_sum_by("timestamp", window).over("symbol")
+            count = pl.col("one").rolling_sum_by("timestamp", window).over("symbol")
             columns += [mean.alias(f"mean-{name}"), deviation.alias(f"std-{name}"), count.alias(f"count-{name}")]
             columns.append(((pl.col("price") - mean) / deviation).alias(f"z-{name}"))
         frame.lazy().with_columns(columns).collect()
