@@ -116,8 +116,8 @@ def run(slide: str | None) -> None:
     while all(query.isActive for query in spark.streams.active) and moving.isActive:
         progress = moving.lastProgress
         if progress is not None:
-            ends = json.loads(progress.sources[0].endOffset)["btc-price"]
-            print(f'{{"ticks":{sum(ends.values())}}}', flush=True)
+            ends = json.loads(progress.json)["sources"][0]["endOffset"] or {}
+            print(f'{{"ticks":{sum(ends.get("btc-price", {}).values())}}}', flush=True)
         time.sleep(1)
     for query in spark.streams.active or [moving]:
         print(query.exception(), flush=True)
