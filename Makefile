@@ -47,6 +47,10 @@ chaos: setup
 soak: setup
 	$(PYTHON) -m bench.soak $(ARGS)
 
+# This project and its peers on the same ticks, half an hour; a few minutes: make bench ARGS=--quick
+bench: setup
+	$(PYTHON) -m bench $(ARGS)
+
 check: .venv/.test
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/ruff check $(PACKAGES)
@@ -57,4 +61,4 @@ check: .venv/.test
 	git ls-files -z --cached --others --exclude-standard | xargs -0 .venv/bin/detect-secrets-hook
 	$(PYTHON) -m tests.audit
 
-.PHONY: tools browser setup up test chaos soak check
+.PHONY: tools browser setup up test chaos soak bench check

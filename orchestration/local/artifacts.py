@@ -80,9 +80,9 @@ class Jar:
         return f"{self.name}-{self.revision}.jar"
 
 
-def pinned_jars(bundle: str) -> list[Jar]:
-    """The JARs of `spark-jars` or `kafka-jars`, as their list beside this module has them."""
-    lines = (PINS / f"{bundle}.txt").read_text(encoding="utf-8").splitlines()
+def pinned_jars(bundle: str, pins: Path = PINS) -> list[Jar]:
+    """The JARs of a bundle as its list in the folder `pins` has them; those of the stack are beside this module."""
+    lines = (pins / f"{bundle}.txt").read_text(encoding="utf-8").splitlines()
     jars = []
     for line in lines:
         if line.strip() and not line.startswith("#"):
@@ -159,6 +159,27 @@ def ensure_tools(
         raise FetchFailed(" ".join(reasons)) from failures[0]
 
 
+def ensure_jars(
+    tools: Path,
+    bundle: str,
+    pins: Path,
+    java: Java,
+    environment: Mapping[str, str],
+    progress: Progress = _silent,
+) -> Path:
+    """Fetch a bundle of JARs that is listed elsewhere, in the folder `pins`, unless it is there; returns its folder.
+
+    Raises FetchFailed when it cannot be had.
+    """
+    if not _complete(tools / bundle, pinned_jars(bundle, pins)):
+        tools.mkdir(parents=True, exist_ok=True)
+        try:
+            _Fetch(tools, java, environment, progress, pins).jars(bundle)
+        except _NoAnswer as error:
+            raise FetchFailed(f"{bundle} cannot be fetched because the package registry does not answer.") from error
+    return tools / bundle
+
+
 def _complete(folder: Path, jars: list[Jar]) -> bool:
     """Whether the folder holds exactly these JARs, byte for byte."""
     if not folder.is_dir() or {path.name for path in folder.iterdir()} != {jar.file_name for jar in jars}:
@@ -174,8 +195,11 @@ def _sha256(path: Path) -> str:
 class _Fetch:
     """One fetch of several bundles, whose helper programs can be ended from another thread."""
 
-    def __init__(self, tools: Path, java: Java, environment: Mapping[str, str], progress: Progress) -> None:
+    def __init__(
+        self, tools: Path, java: Java, environment: Mapping[str, str], progress: Progress, pins: Path = PINS
+    ) -> None:
         self._tools = tools
+        self._pins = pins
         self._java = java
         self._environment = environment
         self._progress = progress
@@ -190,7 +214,7 @@ class _Fetch:
 
     def jars(self, bundle: str) -> None:
         """Fetch, verify and put in place one bundle of JARs."""
-        jars, folder = pinned_jars(bundle), self._tools / bundle
+        jars, folder = pinned_jars(bundle, self._pins), self._tools / bundle
         with locked(self._tools / f".{bundle}.lock"):
             if _complete(folder, jars):  # another process has just fetched it
                 return

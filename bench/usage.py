@@ -1,0 +1,46 @@
+"""CPU time and memory of processes with all their children.
+
+Belongs here: adding up what the system says. Does not belong here: what is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import psutil
+
+from orchestration.processes import Process, alive
+
+
+def _family(leaders: Iterable[Process]) -> Iterator[psutil.Process]:
+    for leader in leaders:
+        if not alive(leader):
+            continue
+        try:
+            found = psutil.Process(leader.pid)
+            yield from (found, *found.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+
+
+def cpu_seconds(leaders: Iterable[Process]) -> float:
+    """CPU seconds so far, of ended children as well."""
+    total = 0.0
+    for member in _family(leaders):
+        try:
+            times = member.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def megabytes(leaders: Iterable[Process]) -> float:
+    """Memory now, as the proportional set size: pages that forked workers share count once."""
+    total = 0.0
+    for member in _family(leaders):
+        try:
+            total += member.memory_full_info().pss / 1e6
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total
