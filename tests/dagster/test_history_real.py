@@ -13,6 +13,7 @@ from orchestration.backfill import backfill
 from orchestration.definitions import build_definitions
 from orchestration.lakehouse import Lakehouse
 from orchestration.local.broker import create_topics
+from orchestration.local.java import Java
 from orchestration.recomputation import RESULT_TABLES
 from orchestration.reconcile import Findings, reconcile
 from orchestration.settings import OrchestrationSettings
@@ -21,6 +22,7 @@ from tests.dagster.conftest import RealHome
 from tests.dagster.test_streams_real import materialise
 from tests.history_tables import History
 from tests.integration.test_history import alter, times
+from tests.own_broker import OwnBroker
 from tests.reference.stream import generate
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
@@ -42,13 +44,17 @@ def compared(lakehouse: str) -> dict[str, Findings]:
 
 
 def test_what_streams_wrote_is_what_follows_from_the_prices_and_can_be_replaced_under_them(
-    broker: str,
+    java: Java,
     mongo_uri: str,
     tools: Path,
     home: Path,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # What other tests have published must not be in the topics.
+    node = OwnBroker(home, java, tools)
+    node.start()
+    broker = node.bootstrap
     RealHome(broker, mongo_uri, tools).use(monkeypatch)
     create_topics(broker, TOPICS)
     settings = OrchestrationSettings.read(home=home)
