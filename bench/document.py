@@ -40,6 +40,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _picture(text: str, name: str) -> str:
+    return f"\n\n![{text}](../bench/results/{name}.png)"
+
+
 def _run(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     kind = "quick run" if results["quick"] else "run"
@@ -65,7 +69,8 @@ def _comparison(results: Mapping[str, Any]) -> str:
         row += [number_text(drain.get(scenario, {}).get("rate")) for scenario in results["scenarios"]]
         row += [number_text(base.get("cpu_seconds_per_million")), number_text(base.get("peak_megabytes"))]
         rows.append([*row, delay_text(live), number_text(live.get("cores"))])
-    return _table(head, rows)
+    pictures = _picture("Throughput by contestant", "throughput") + _picture("Delay by contestant", "delay")
+    return _table(head, rows) + pictures
 
 
 def _answers(results: Mapping[str, Any]) -> str:
@@ -80,7 +85,9 @@ def _limits(results: Mapping[str, Any]) -> str:
 def _windows(results: Mapping[str, Any]) -> str:
     keys = ("hours", "backlog_microseconds", "live_microseconds", "state_bytes")
     rows = [[number_text(row[key]) for key in keys] for row in results.get("curves", {}).get("windows", [])]
-    return _table(["longest window, h", "backlog, µs a tick", "live, µs a tick", "state, bytes a symbol"], rows)
+    return _table(
+        ["longest window, h", "backlog, µs a tick", "live, µs a tick", "state, bytes a symbol"], rows
+    ) + _picture("Cost against window length", "windows")
 
 
 def _symbols(results: Mapping[str, Any]) -> str:
@@ -92,7 +99,8 @@ def _symbols(results: Mapping[str, Any]) -> str:
         ]
         costs = [None if rate is None else 1e6 / rate for rate in rates]
         rows.append([number_text(row["symbols"]), number_text(row["microseconds"]), *map(number_text, costs)])
-    return _table(["symbols", "kernels, µs a tick", "`moving` alone, µs a tick", "three streams, µs a tick"], rows)
+    head = ["symbols", "kernels, µs a tick", "`moving` alone, µs a tick", "three streams, µs a tick"]
+    return _table(head, rows) + _picture("Cost against symbols", "symbols")
 
 
 def write(results: Mapping[str, Any], page: Path = PAGE) -> None:
