@@ -33,7 +33,7 @@ from orchestration.price_history import TABLE as PRICES
 from orchestration.price_history import PriceHistory
 from orchestration.recomputation import RESULT_TABLES, complete_until, late_included, pieces, stored
 from orchestration.result_rows import compare, schema_of, to_arrow
-from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, text
+from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, moment, text
 from spark_jobs import recompute
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.table_lock import table_lock
@@ -182,7 +182,7 @@ class _Table:
             recomputed.changed,
             recomputed.added,
             removed,
-            {symbol: _EPOCH + until * _MILLISECOND for symbol, until in recomputed.until.items()},
+            {symbol: moment(until) for symbol, until in recomputed.until.items()},
             version,
             (datetime.datetime.now(datetime.UTC) - self._began).total_seconds(),
             tuple(self._notes(recomputed, removed)),
@@ -193,10 +193,6 @@ class _Table:
             yield f"not complete yet, and left as they are: {', '.join(recomputed.kept_whole)}"
         if removed and any(row["query"] == PRICES for row in gap_table.rows(self._lakehouse.uri)):
             yield "prices has gaps (see the table gaps): results of the ticks that it lacks are removed"
-
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
 def _rows_of(reader: TableSnapshot, day: datetime.date) -> int:

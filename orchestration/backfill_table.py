@@ -17,11 +17,9 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.price_history import Reach
-from orchestration.table_snapshot import TableSnapshot
+from orchestration.table_snapshot import TableSnapshot, milliseconds_of, moment
 
 NAME = "backfills"
-_MILLISECOND = datetime.timedelta(milliseconds=1)
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 SCHEMA = pa.schema(
     [
         ("day", pa.date32()),
@@ -64,7 +62,7 @@ def append(lakehouse: str, backfilled: Sequence[Backfilled], at: datetime.dateti
             "day": each.day,
             "table": each.table,
             "symbol": each.symbol,
-            "until": _EPOCH + each.until * _MILLISECOND,
+            "until": moment(each.until),
             "generation": each.reach.generation,
             "offsets": [{"partition": part, "offset": last} for part, last in sorted(each.reach.offsets.items())],
             "backfilled_at": at,
@@ -88,7 +86,7 @@ def valid(lakehouse: str, table: TableSnapshot) -> dict[tuple[datetime.date, str
             numbers[day] = number(table, day)
         if _number(row["backfilled_at"]) == numbers[day]:
             reach = Reach(row["generation"], {entry["partition"]: entry["offset"] for entry in row["offsets"]})
-            until = (row["until"] - _EPOCH) // _MILLISECOND
+            until = milliseconds_of(row["until"])
             found[day, row["symbol"]] = Backfilled(day, table.name, row["symbol"], until, reach)
     return found
 
@@ -98,7 +96,7 @@ def _application(day: datetime.date) -> str:
 
 
 def _number(at: datetime.datetime) -> int:
-    return (at - _EPOCH) // datetime.timedelta(microseconds=1)
+    return (at - moment(0)) // datetime.timedelta(microseconds=1)
 
 
 def _uri(lakehouse: str) -> str:

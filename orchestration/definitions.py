@@ -16,7 +16,7 @@ from orchestration.alert_sensor import alert_sensor
 from orchestration.assets import all_assets
 from orchestration.check_assets import check_tables, health, table_content
 from orchestration.drain_job import drain_streams
-from orchestration.history import backfill_results, hourly_reconcile, reconcile_results, reconcile_tables
+from orchestration.history import backfill_results, reconcile_results, reconcile_tables
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.picture_job import draw_last_hour
 from orchestration.replay_job import replay
@@ -49,7 +49,7 @@ def build_definitions(
             backfill_results,
             draw_last_hour,
         ],
-        schedules=[*ALL_SCHEDULES, hourly_reconcile],
+        schedules=list(ALL_SCHEDULES),
         sensors=[*ALL_SENSORS, alert_sensor],
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.

@@ -177,12 +177,3 @@ reconcile_results = dg.define_asset_job(
     selection=dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey(table), CHECK) for table in RESULT_TABLES)),
     description="Recompute the newest minutes of all result tables from the stored prices and compare them.",
 )
-
-hourly_reconcile = dg.ScheduleDefinition(
-    name="hourly_reconcile",
-    job=reconcile_results,
-    cron_schedule="41 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compares the stored results with what follows from the prices, once an hour.",
-)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,37 +124,23 @@ class Lakehouse:
             )
         except DeltaError as error:
             raise ChangesUnavailable(f"{unavailable}: {error}") from error
-        while True:
-            try:
-                batch = next(reader)
-            except StopIteration:
-                return
-            except Exception as error:
-                # That a file of the log's was vacuumed shows only now, and as an Exception of no class of its own.
-                raise ChangesUnavailable(f"{unavailable}: {error}") from error
+        for batch in _batches(reader, lambda error: ChangesUnavailable(f"{unavailable}: {error}")):
             if batch.num_rows:
-                yield _without_views(pa.record_batch(batch))
+                yield batch.cast(plain_schema(batch.schema))
 
     def snapshot(
         self, table: str, version: int, columns: Sequence[str], day: datetime.date | None = None
     ) -> Iterator[pa.RecordBatch]:
         """All rows of a version, or those of a UTC day, batch by batch. Raises VersionUnavailable, as `added` does."""
+        unreadable = f"{table}: version {version} cannot be read"
         selected = ", ".join(f'"{column}"' for column in columns)
         statement = f"SELECT {selected} FROM {table}" + (f" WHERE date = '{day}'" if day else "")  # noqa: S608
         try:
             opened = DeltaTable(self.table_uri(table), version=version)
             reader = iter(QueryBuilder().register(table, opened).execute(statement))
         except DeltaError as error:
-            raise VersionUnavailable(f"{table}: version {version} cannot be read: {error}") from error
-        while True:
-            try:
-                batch = next(reader)
-            except StopIteration:
-                return
-            except Exception as error:
-                # As for changes: a missing file is an Exception of no class of its own.
-                raise VersionUnavailable(f"{table}: version {version} cannot be read: {error}") from error
-            yield pa.record_batch(batch)
+            raise VersionUnavailable(f"{unreadable}: {error}") from error
+        yield from _batches(reader, lambda error: VersionUnavailable(f"{unreadable}: {error}"))
 
     def _open(self, table: str) -> DeltaTable | None:
         try:
@@ -173,16 +159,31 @@ def _type_text(kind: Any) -> str:
     return f"struct<{fields}>"
 
 
-def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows with texts in Arrow's usual form: much cannot be done yet with the one that the engine gives."""
-    return batch.cast(pa.schema([(field.name, _without_view(field.type)) for field in batch.schema]))
+def _batches(reader: Iterator[Any], refusal: Callable[[Exception], Exception]) -> Iterator[pa.RecordBatch]:
+    """What the engine gives, batch by batch. `refusal`: what an error on the way is raised as."""
+    while True:
+        try:
+            batch = next(reader)
+        except StopIteration:
+            return
+        except Exception as error:
+            # That a file was vacuumed shows only now, and as an Exception of no class of its own.
+            raise refusal(error) from error
+        yield pa.record_batch(batch)
 
 
-def _without_view(kind: pa.DataType) -> pa.DataType:
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns with types as every reader of Arrow knows them: the engine's own texts and bytes are views."""
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_string_view(kind):
         return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_without_view(kind.value_type))
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _without_view(field.type)) for field in kind.fields])
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind.fields])
     return kind

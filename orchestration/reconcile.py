@@ -28,7 +28,7 @@ from orchestration.recomputation import (
     stored,
 )
 from orchestration.result_rows import Rows, compare, difference_text, time_text
-from orchestration.table_snapshot import TableSnapshot, day_of, first_of, last_of
+from orchestration.table_snapshot import TableSnapshot, day_of, first_of, last_of, milliseconds_of, moment
 from spark_jobs import recompute
 
 STRETCH_MINUTES = 15
@@ -102,7 +102,7 @@ def reconcile(
             f"there is no table of prices under {lakehouse}: start the prices stream first"
         ) from error
     stretch = round(minutes * 60_000)
-    end = None if until is None else (until - _EPOCH) // _MILLISECOND
+    end = None if until is None else milliseconds_of(until)
     symbols = _symbols(prices, end, stretch)
     newest = prices.table.largest(symbols)
     found = []
@@ -129,10 +129,6 @@ def reconcile(
             except SeveralPartitions as error:
                 findings.notes.append(str(error))
     return found
-
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MILLISECOND = datetime.timedelta(milliseconds=1)
 
 
 def _symbols(prices: PriceHistory, end: int | None, stretch: int) -> set[str]:
@@ -164,7 +160,7 @@ def _compare(
             _count(findings, symbol, piece.rows, stored(reader, symbol, piece.after, piece.until))
             findings.compared += len(piece.rows.times)
             findings.backfilled += len(piece.rows.times) if record is not None else 0
-    findings.until[symbol] = _EPOCH + until * _MILLISECOND
+    findings.until[symbol] = moment(until)
 
 
 def _segments(

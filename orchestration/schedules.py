@@ -7,6 +7,7 @@ Here: when. Not here: what a run does (`orchestration.jobs`), or what follows fr
 import dagster as dg
 
 from orchestration.check_assets import check_tables
+from orchestration.history import reconcile_results
 from orchestration.jobs import maintain_tables
 from orchestration.picture_job import PICTURE_MINUTES, changed, draw_last_hour
 from orchestration.resources import LakehouseResource
@@ -32,6 +33,16 @@ hourly_checks = dg.ScheduleDefinition(
 )
 
 
+hourly_reconcile = dg.ScheduleDefinition(
+    name="hourly_reconcile",
+    job=reconcile_results,
+    cron_schedule="41 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Compares the stored results with what follows from the prices, once an hour.",
+)
+
+
 @dg.schedule(
     name="pictures",
     job=draw_last_hour,
@@ -47,4 +58,4 @@ def pictures(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
     return dg.RunRequest()
 
 
-ALL_SCHEDULES = (daily_maintenance, hourly_checks, pictures)
+ALL_SCHEDULES = (daily_maintenance, hourly_checks, hourly_reconcile, pictures)

@@ -16,7 +16,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration import backfill_table, gap_table
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse import Lakehouse, plain_schema
 from spark_jobs.jobs import TABLES
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
@@ -94,7 +94,7 @@ def query(lakehouse: str, sql: str) -> Answer:
     except Exception as error:
         # The query engine raises plain exceptions; their text is about the query, and that is the user's.
         raise QueryFailed(f"{error} (tables: {', '.join(found)})") from error
-    schema = pa.schema([field.with_type(_plain(field.type)) for field in reader.schema], reader.schema.metadata)
+    schema = plain_schema(reader.schema)
     return Answer(schema, _batches(reader, schema))
 
 
@@ -107,19 +107,6 @@ def _batches(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Rec
         except Exception as error:
             raise QueryFailed(f"{error}") from error
         yield batch.cast(schema)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type as every reader of files knows it: the engine's own texts and bytes are views."""
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
-        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_plain(field.type)) for field in kind.fields])
-    return kind
 
 
 def tables(lakehouse: str) -> list[TableColumns]:

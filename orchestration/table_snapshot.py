@@ -18,9 +18,19 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _DAY_MS = 86_400_000
 
 
+def moment(milliseconds: int) -> datetime.datetime:
+    """The time, in UTC, of milliseconds since the epoch."""
+    return _EPOCH + datetime.timedelta(milliseconds=milliseconds)
+
+
+def milliseconds_of(time: datetime.datetime) -> int:
+    """A time as whole milliseconds since the epoch."""
+    return (time - _EPOCH) // datetime.timedelta(milliseconds=1)
+
+
 def day_of(milliseconds: int) -> datetime.date:
     """The UTC day of a time in milliseconds since the epoch."""
-    return (_EPOCH + datetime.timedelta(milliseconds=milliseconds)).date()
+    return moment(milliseconds).date()
 
 
 def first_of(day: datetime.date) -> int:
@@ -58,8 +68,7 @@ def later_than(after: int) -> str:
 
 
 def _instant(milliseconds: int) -> str:
-    moment = _EPOCH + datetime.timedelta(milliseconds=milliseconds)
-    return f"TIMESTAMP '{moment.isoformat(timespec='milliseconds')}'"
+    return f"TIMESTAMP '{moment(milliseconds).isoformat(timespec='milliseconds')}'"
 
 
 class TableSnapshot:
