@@ -42,13 +42,6 @@ for home in homes:
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers share the tests module by module, and those that take the whole machine are done by one of them."""
-    for item in items:
-        group = "whole machine" if item.get_closest_marker("whole_machine") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def guard() -> Iterator[Callable[[Path], None]]:
     """Tell it a home: none of the processes recorded there survives the session."""
