@@ -20,6 +20,8 @@ from bench.rates import rounded
 from bench.ticks import Integers, Walk, payloads
 from spark_jobs import ordering, passage, sliding
 from spark_jobs.contract import (
+    HIGHER_TOPIC,
+    LOWER_TOPIC,
     MOVING_TOPIC,
     PASSAGE_HORIZON_MS,
     PRICE_SCALE,
@@ -28,10 +30,8 @@ from spark_jobs.contract import (
     ZSCORE_TOPIC,
     Tick,
     accept,
-    moving_messages,
-    passage_messages,
-    zscore_messages,
 )
+from spark_jobs.messages import form_messages, pack_results
 
 LATENESS_MS = 10_000
 BATCH_TICKS = 100_000
@@ -114,6 +114,7 @@ def kernels_with_messages(walk: Walk, seconds: float) -> float:
             break
         began = time.perf_counter()
         by_symbol: dict[str, list[tuple[int, int]]] = {}
+        results: dict[str, list[tuple[str, bytes]]] = {}
         for value in values:
             tick = accept(value, _ANY_TIME)
             assert isinstance(tick, Tick)
@@ -121,16 +122,23 @@ def kernels_with_messages(walk: Walk, seconds: float) -> float:
         for name, ticks in by_symbol.items():
             timestamps, prices = np.array(ticks, dtype=np.int64).T
             released, statistics, scores, passages = symbols[name].take(timestamps, prices)
-            if statistics is not None:
-                moving_messages(
-                    name, released.timestamps, statistics.averages, statistics.deviations, statistics.counts
-                )
-                zscore_messages(name, released.timestamps, scores)
-            passage_messages(name, "higher", *passages.higher)
-            passage_messages(name, "lower", *passages.lower)
+            for topic, packed in _packed(released, statistics, scores, passages).items():
+                results.setdefault(topic, []).append((name, packed))
+        for topic, of_topic in results.items():
+            form_messages(topic, of_topic)
         spent += time.perf_counter() - began
         done += len(values)
     return done / spent
+
+
+def _packed(released: Any, statistics: Any, scores: Any, passages: Any) -> dict[str, bytes]:
+    """What a symbol's kernel has given, packed for each topic."""
+    packed = {HIGHER_TOPIC: pack_results(*passages.higher), LOWER_TOPIC: pack_results(*passages.lower)}
+    if statistics is not None:
+        columns = statistics.averages, statistics.deviations, statistics.counts
+        packed[MOVING_TOPIC] = pack_results(released.timestamps, *columns)
+        packed[ZSCORE_TOPIC] = pack_results(released.timestamps, scores)
+    return packed
 
 
 def polars_rolling(walk: Walk, seconds: float) -> float:
@@ -197,11 +205,11 @@ def consume_produce(ground: Ground, walk: Walk, seconds: float) -> float:
 
 def _sample_messages(walk: Walk) -> tuple[bytes, bytes]:
     steps = min(len(walk.timestamps), 400)
-    released, statistics, scores, _ = SymbolKernel().take(walk.timestamps[:steps], walk.units()[:steps, 0].copy())
-    moving = moving_messages(
-        walk.names[0], released.timestamps, statistics.averages, statistics.deviations, statistics.counts
+    packed = _packed(*SymbolKernel().take(walk.timestamps[:steps], walk.units()[:steps, 0].copy()))
+    moving, scores = (
+        form_messages(topic, [(walk.names[0], packed[topic])])[1] for topic in (MOVING_TOPIC, ZSCORE_TOPIC)
     )
-    return moving.split(b"\n")[-1], zscore_messages(walk.names[0], released.timestamps, scores).split(b"\n")[-1]
+    return moving[-1], scores[-1]
 
 
 def measure(ground: Ground, walk: Walk, seconds: float) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from producer.settings import ProducerSettings
 from producer.ticks import tick_message
 from spark_jobs import contract
 from spark_jobs.jobs import JOBS, TOPICS
+from spark_jobs.messages import form_messages, pack_results
 from spark_jobs.settings import StreamSettings
 from spark_jobs.tables import COLUMNS
 
@@ -138,13 +139,14 @@ def _messages() -> dict[str, bytes]:
     by_window = np.arange(1, windows + 1, dtype=np.float64).reshape(windows, 1)
     averages, scores = 99_329.18 - by_window, 1.25 - by_window / 8
     counts = np.array([[length // 100] for length in contract.WINDOWS.values()], dtype=np.int64)
-    return {
-        contract.TICKS_TOPIC: tick_message("BTCUSDT", "99340.12", _SAMPLE_MS * 1_000_000),
-        contract.MOVING_TOPIC: contract.moving_messages("BTCUSDT", time, averages, by_window * 4, counts),
-        contract.ZSCORE_TOPIC: contract.zscore_messages("BTCUSDT", time, scores),
-        contract.HIGHER_TOPIC: contract.passage_messages("BTCUSDT", "higher", time, np.array([8_258])),
-        contract.LOWER_TOPIC: contract.passage_messages("BTCUSDT", "lower", time, np.array([20_000])),
+    results: dict[str, bytes] = {
+        contract.MOVING_TOPIC: pack_results(time, averages, by_window * 4, counts),
+        contract.ZSCORE_TOPIC: pack_results(time, scores),
+        contract.HIGHER_TOPIC: pack_results(time, np.array([8_258])),
+        contract.LOWER_TOPIC: pack_results(time, np.array([20_000])),
     }
+    formed = {topic: form_messages(topic, [("BTCUSDT", packed)])[1][0] for topic, packed in results.items()}
+    return {contract.TICKS_TOPIC: tick_message("BTCUSDT", "99340.12", _SAMPLE_MS * 1_000_000), **formed}
 
 
 def _topics() -> str:

@@ -1,18 +1,17 @@
-"""What goes over the wire: names, the accept/reject rule for ticks, and the JSON forms of every result.
+"""What goes over the wire: names, and the accept/reject rule for ticks.
 
-Belongs here: anything that decides what a message means or looks like, as pure functions on bytes and numbers.
-Does not belong here: statistics (`sliding`, `passage`), state (`operators`), reading or writing Kafka (`sinks`).
+Belongs here: anything that decides what a tick is, as pure functions on bytes and numbers. Does not belong here: what
+results look like (`messages`), statistics (`sliding`, `passage`), state (`operators`), reading or writing Kafka
+(`sinks`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.json as pa_json
 
 from spark_jobs.strict_json import Member, NotJson, object_members
 
@@ -211,103 +210,3 @@ def timestamp_texts(timestamps: Integers) -> list[str]:
     """Milliseconds since the epoch as `2025-05-08T13:06:00.000Z`, one for each."""
     texts: list[str] = np.datetime_as_string(timestamps.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
     return texts
-
-
-def _json_numbers(values: Floats) -> list[str]:
-    """Each value in the shortest form that reads back as the same double; `null` for NaN."""
-    return ["null" if value != value else repr(value) for value in values.tolist()]
-
-
-_STATS_FORM = (
-    '{"timestamp":"%s","symbol":"%s","stats":['
-    + ",".join(f'{{"window":"{label}","avg_price":%s,"std_price":%s,"count":%d}}' for label in WINDOWS)
-    + "]}"
-)
-_Z_SCORES_FORM = (
-    '{"timestamp":"%s","symbol":"%s","z_scores":['
-    + ",".join(f'{{"window":"{label}","zscore_price":%s}}' for label in WINDOWS)
-    + "]}"
-)
-
-
-def moving_messages(symbol: str, timestamps: Integers, averages: Floats, deviations: Floats, counts: Integers) -> bytes:
-    """Messages with the statistics of n ticks, newline-separated; the arrays have shape (windows, n), NaN is null."""
-    columns: list[list[Any]] = [timestamp_texts(timestamps), [symbol] * len(timestamps)]
-    for average, deviation, count in zip(averages, deviations, counts, strict=True):
-        columns += [_json_numbers(average), _json_numbers(deviation), count.tolist()]
-    return "\n".join([_STATS_FORM % row for row in zip(*columns, strict=True)]).encode()
-
-
-def zscore_messages(symbol: str, timestamps: Integers, z_scores: Floats) -> bytes:
-    """Messages with the z-scores of n ticks, newline-separated; `z_scores` has shape (windows, n), NaN is null."""
-    columns: list[list[str]] = [timestamp_texts(timestamps), [symbol] * len(timestamps)]
-    columns += [_json_numbers(values) for values in z_scores]
-    return "\n".join([_Z_SCORES_FORM % row for row in zip(*columns, strict=True)]).encode()
-
-
-def passage_messages(symbol: str, direction: str, timestamps: Integers, waits: Integers) -> bytes:
-    """Messages with the milliseconds until the first `higher` or `lower` price of n ticks, newline-separated."""
-    return "\n".join(
-        [
-            f'{{"timestamp":"{text}","symbol":"{symbol}","{direction}_window":{wait / 1000!r}}}'
-            for text, wait in zip(timestamp_texts(timestamps), waits.tolist(), strict=True)
-        ]
-    ).encode()
-
-
-class StatisticsBlock(NamedTuple):
-    """n statistics messages read back; averages and deviations have shape (windows, n), NaN where null."""
-
-    symbols: list[str]
-    timestamps: Integers
-    averages: Floats
-    deviations: Floats
-
-
-_STATISTICS_SCHEMA = pa.schema(
-    [
-        ("timestamp", pa.timestamp("ms", tz="UTC")),
-        ("symbol", pa.string()),
-        (
-            "stats",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("window", pa.string()),
-                        ("avg_price", pa.float64()),
-                        ("std_price", pa.float64()),
-                        ("count", pa.int64()),
-                    ]
-                )
-            ),
-        ),
-    ]
-)
-
-
-def read_statistics(values: list[bytes]) -> StatisticsBlock:
-    """Read n ≥ 1 messages of the statistics topic, shape as `moving_messages` writes them.
-
-    They are our own output, so anything odd is a fault and raises ValueError.
-    """
-    table = pa_json.read_json(
-        pa.BufferReader(b"\n".join(values)),
-        read_options=pa_json.ReadOptions(use_threads=False, block_size=sum(map(len, values)) + len(values) + 1),
-        parse_options=pa_json.ParseOptions(explicit_schema=_STATISTICS_SCHEMA, unexpected_field_behavior="error"),
-    ).combine_chunks()
-    stats = table["stats"].combine_chunks()
-    entries = stats.flatten()
-    labels = entries.field("window").to_pylist()
-    if table.num_rows != len(values) or labels != list(WINDOWS) * len(values):
-        raise ValueError(f"not statistics messages, the first of them: {values[0][:200]!r}")
-
-    def by_window(name: str) -> Floats:
-        values_by_message: Floats = entries.field(name).to_numpy(zero_copy_only=False).reshape(-1, len(WINDOWS))
-        return values_by_message.T
-
-    return StatisticsBlock(
-        table["symbol"].to_pylist(),
-        table["timestamp"].cast(pa.int64()).to_numpy(),
-        by_window("avg_price"),
-        by_window("std_price"),
-    )

@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs import ordering, sliding
-from spark_jobs.contract import moving_messages
+from spark_jobs.messages import pack_results
 from spark_jobs.operators import NO_RESULTS, BytesState, ChunkState, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
 
@@ -37,5 +37,5 @@ class MovingProcessor(SymbolProcessor):
         index = sliding.empty_index() if state is None else np.frombuffer(state, dtype=sliding.INDEX_TYPE)
         index, computed = sliding.advance(index, self._chunks, released.timestamps, released.prices)
         self._index.put(index.tobytes())
-        messages = moving_messages(symbol, released.timestamps, computed.averages, computed.deviations, computed.counts)
-        return Results([messages], len(released.timestamps))
+        packed = pack_results(released.timestamps, computed.averages, computed.deviations, computed.counts)
+        return Results([packed], len(released.timestamps))

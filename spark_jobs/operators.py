@@ -3,8 +3,9 @@
 Belongs here: where state is kept, and how packed rows become calls and results become rows. Does not belong here:
 what a job computes (its own module), the late rule (`ordering`), publishing (`sinks`).
 
-Every operator works per symbol. A result row holds the messages for each of the job's output topics, separated by
-newlines, what was counted on the way, and the largest timestamp of the symbol's ticks in milliseconds.
+Every operator works per symbol. A result row holds the results for each of the job's output topics, packed as
+`messages.form_messages` takes them, what was counted on the way, and the largest timestamp of the symbol's ticks in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from spark_jobs import ordering
 from spark_jobs.packing import REJECTED, STATISTICS, TICKS, PackedStatistics, unpack_statistics, unpack_ticks
 
 RESULT_TYPE = (
-    "symbol string, messages array<binary>, input_rows bigint, output_rows bigint, "
+    "symbol string, results array<binary>, input_rows bigint, output_rows bigint, "
     "late bigint, duplicates bigint, rejects bigint, event_time bigint"
 )
 
@@ -30,9 +31,9 @@ _ROW = Row(*(column.split()[0] for column in RESULT_TYPE.split(", ")))
 
 
 class Results(NamedTuple):
-    """Messages for each output topic, newline-separated, and their number."""
+    """Results for each output topic, as `messages.pack_results` gives them, and their number."""
 
-    messages: list[bytes]
+    packed: list[bytes]
     total: int
 
 
@@ -112,7 +113,7 @@ class SymbolProcessor(StatefulProcessor):
         statistics = unpack_statistics(payloads[STATISTICS]) if payloads[STATISTICS] else None
         results = self.results(symbol, released, offered, statistics)
         latest = None if released is None else released.buffer.largest
-        yield _ROW(symbol, results.messages, received, results.total, late, duplicates, 0, latest)
+        yield _ROW(symbol, results.packed, received, results.total, late, duplicates, 0, latest)
 
     @abstractmethod
     def results(

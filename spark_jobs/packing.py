@@ -21,8 +21,8 @@ from spark_jobs.contract import (
     Rejection,
     Tick,
     accept,
-    read_statistics,
 )
+from spark_jobs.messages import read_statistics
 
 TICKS, STATISTICS, REJECTED = 0, 1, 2
 """The kinds of packed rows. A `REJECTED` row carries only a count, under the symbol "" that no tick can have."""
@@ -107,12 +107,14 @@ def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | 
 def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
     block = read_statistics(batch.column("value").to_pylist())
     offsets = batch.column("offset").to_numpy(zero_copy_only=False)
-    symbols = np.array(block.symbols)
-    for symbol in np.unique(symbols).tolist():
-        mine = symbols == symbol
-        integers = np.stack((offsets[mine], block.timestamps[mine])).astype("<i8").view("<f8")
-        payload = np.concatenate((integers, block.averages[:, mine], block.deviations[:, mine]))
-        yield symbol, STATISTICS, int(mine.sum()), payload.astype("<f8").tobytes()
+    integers = np.stack((offsets, block.timestamps)).astype("<i8").view("<f8")
+    words = np.concatenate((integers, block.averages, block.deviations)).astype("<f8")
+    symbols = block.symbols.dictionary_encode()
+    of_symbol = symbols.indices.to_numpy()
+    order = np.argsort(of_symbol, kind="stable")
+    ends = np.cumsum(np.bincount(of_symbol))
+    for symbol, mine in zip(symbols.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True):
+        yield symbol, STATISTICS, len(mine), words[:, mine].tobytes()
 
 
 def unpack_ticks(payloads: list[bytes]) -> PackedTicks:

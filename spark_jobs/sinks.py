@@ -1,7 +1,7 @@
 """Exactly-once publishing to Kafka from a micro-batch.
 
 Belongs here: transactions, the marker that makes a repeated micro-batch harmless, and what is counted with it. Does
-not belong here: what the messages are (`contract`, `operators`) or copies in Delta (`archive`).
+not belong here: what the messages are (`messages`) or copies in Delta (`archive`).
 
 Each partition of a micro-batch is one Kafka transaction: its messages, and as the committed offset of a consumer group
 of its own the number of the next micro-batch. A repeated micro-batch finds its number passed and publishes nothing.
@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
 from spark_jobs.jobs import COUNTS
+from spark_jobs.messages import form_messages
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
@@ -50,7 +51,7 @@ class NoAnswer(Exception):
 
 
 class KafkaTarget(NamedTuple):
-    """Where to publish: `topics` in the order of the messages in a result row."""
+    """Where to publish: `topics` in the order of the results in a result row."""
 
     topics: tuple[str, ...]
     client: dict[str, str]
@@ -171,7 +172,9 @@ class _Channel:
                 "partitioner": "murmur2_random",
                 "linger.ms": "5",
                 "compression.type": "lz4",
-                "queue.buffering.max.messages": "1000000",
+                # What is queued is at most a micro-batch, which is in memory already.
+                "queue.buffering.max.messages": "0",
+                "queue.buffering.max.kbytes": "2147483647",
             }
         )
         producer.init_transactions(_TIMEOUT_SECONDS)
@@ -187,10 +190,10 @@ class _Channel:
         assert producer is not None
         counts = {name: self._counts[name] + sum(row[name] for row in rows) for name in COUNTS}
         producer.begin_transaction()
-        for row in rows:
-            for topic, messages in zip(self._target.topics, row["messages"], strict=False):
-                for message in messages.split(b"\n") if messages else ():
-                    _produce(producer, topic, row["symbol"], message)
+        with_results = [row for row in rows if row["results"]]
+        for position, topic in enumerate(self._target.topics):
+            results = [(row["symbol"], row["results"][position]) for row in with_results]
+            _produce(producer, topic, *form_messages(topic, results))
         marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
         group = self._group.consumer_group_metadata()
         _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([marker], group, _OFFSETS_SECONDS))
@@ -221,11 +224,11 @@ def _within(seconds: float, call: Callable[[], object]) -> None:
         raise failures[0]
 
 
-def _produce(producer: Producer, topic: str, symbol: str, message: bytes) -> None:
-    while True:
-        try:
-            producer.produce(topic, message, symbol)
-            return
-        except BufferError:
-            # The local queue is full; it empties as the brokers acknowledge, or the transaction times out.
-            producer.poll(1.0)
+def _produce(producer: Producer, topic: str, keys: list[str], values: list[bytes]) -> None:
+    """Queue messages in their order, all or (KafkaException) none that counts: the transaction is then given up."""
+    if not values:
+        return
+    messages = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+    refused = len(messages) - producer.produce_batch(topic, messages)
+    if refused:
+        raise KafkaException(KafkaError(KafkaError._QUEUE_FULL, f"{refused} messages for {topic} were not taken"))

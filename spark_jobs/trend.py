@@ -10,7 +10,8 @@ from typing import Any
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs import ordering, passage
-from spark_jobs.contract import PASSAGE_HORIZON_MS, passage_messages
+from spark_jobs.contract import PASSAGE_HORIZON_MS
+from spark_jobs.messages import pack_results
 from spark_jobs.operators import NO_RESULTS, BytesState, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
 
@@ -36,8 +37,5 @@ class TrendProcessor(SymbolProcessor):
         watermark = released.buffer.largest - self._lateness_ms
         passages = passage.advance(waiting, released.timestamps, released.prices, watermark, PASSAGE_HORIZON_MS)
         self._waiting.put(passages.waiting.to_bytes())
-        messages = [
-            passage_messages(symbol, "higher", *passages.higher),
-            passage_messages(symbol, "lower", *passages.lower),
-        ]
-        return Results(messages, len(passages.higher.timestamps) + len(passages.lower.timestamps))
+        packed = [pack_results(*passages.higher), pack_results(*passages.lower)]
+        return Results(packed, len(passages.higher.timestamps) + len(passages.lower.timestamps))

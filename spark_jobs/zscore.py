@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs import matching, ordering
-from spark_jobs.contract import zscore_messages
+from spark_jobs.messages import pack_results
 from spark_jobs.operators import NO_RESULTS, BytesState, ChunkState, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
 
@@ -49,4 +49,4 @@ class ZScoreProcessor(SymbolProcessor):
             self._unmatched.put(left.to_bytes())
         if not len(scores.timestamps):
             return NO_RESULTS
-        return Results([zscore_messages(symbol, scores.timestamps, scores.z_scores)], len(scores.timestamps))
+        return Results([pack_results(scores.timestamps, scores.z_scores)], len(scores.timestamps))

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
-from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC
+from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import SymbolProcessor
 from spark_jobs.packing import pack
@@ -71,11 +72,11 @@ class _Handle:
 class Stream:
     """One stream job: its operators, one for each symbol, and what they have published to each topic."""
 
-    def __init__(self, processor: type[SymbolProcessor], lateness_ms: int, topics: int = 1) -> None:
+    def __init__(self, processor: type[SymbolProcessor], lateness_ms: int, topics: tuple[str, ...]) -> None:
         self._processor = processor
         self._lateness_ms = lateness_ms
         self._operators: dict[str, SymbolProcessor] = {}
-        self.published: list[list[bytes]] = [[] for _ in range(topics)]
+        self.published: dict[str, list[bytes]] = {topic: [] for topic in topics}
 
     def run(self, messages: Sequence[Message]) -> None:
         """One micro-batch."""
@@ -89,8 +90,8 @@ class Stream:
                 by_symbol.setdefault(row["symbol"], []).append(Row(**row))
         for symbol, rows in by_symbol.items():
             for result in self._operator(symbol).handleInputRows((symbol,), iter(rows), None):
-                for topic, text in zip(self.published, result.messages, strict=False):
-                    topic += text.split(b"\n") if text else []
+                for topic, results in zip(self.published, result.results, strict=False):
+                    self.published[topic] += form_messages(topic, [(symbol, results)])[1]
 
     def _operator(self, symbol: str) -> SymbolProcessor:
         if symbol not in self._operators:
@@ -113,13 +114,15 @@ def publish(
     micro-batch of the zscore stream takes.
     """
     ticks = [Message(TICKS_TOPIC, 0, offset, time, value) for offset, (time, value) in enumerate(values)]
-    moving = Stream(MovingProcessor, lateness_ms)
-    trend = Stream(TrendProcessor, lateness_ms, topics=2)
+    moving = Stream(MovingProcessor, lateness_ms, (MOVING_TOPIC,))
+    trend = Stream(TrendProcessor, lateness_ms, (HIGHER_TOPIC, LOWER_TOPIC))
     for batch in _cut(ticks, batches or [len(ticks)]):
         moving.run(batch)
         trend.run(batch)
-    statistics = [Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(moving.published[0])]
-    zscore = Stream(ZScoreProcessor, lateness_ms)
+    statistics = [
+        Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(moving.published[MOVING_TOPIC])
+    ]
+    zscore = Stream(ZScoreProcessor, lateness_ms, (ZSCORE_TOPIC,))
     paces = list(pace) or [len(ticks), len(statistics)]
     tick_batches = _cut(ticks, paces[::2])
     statistics_batches = _cut(statistics, paces[1::2] or paces)
@@ -128,12 +131,11 @@ def publish(
         if not batch:
             break
         zscore.run(batch)
-    higher, lower = trend.published
     return {
-        "moving_stats": moving.published[0],
-        "zscores": zscore.published[0],
-        "higher": higher,
-        "lower": lower,
+        "moving_stats": moving.published[MOVING_TOPIC],
+        "zscores": zscore.published[ZSCORE_TOPIC],
+        "higher": trend.published[HIGHER_TOPIC],
+        "lower": trend.published[LOWER_TOPIC],
     }
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from orchestration.local.java import Java
@@ -188,9 +189,25 @@ def create_topics(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    # The controller has them now; the broker hears of them a moment later.
+    # The controller has them now; the broker hears of them a moment later, and then begins to lead their partitions.
     deadline = time.monotonic() + _KNOWN_SECONDS
-    while unknown := set(names) - set(admin.list_topics(timeout=10).topics):
+    while unready := [name for name in names if not _is_led(admin, name)]:
         if time.monotonic() > deadline:
-            raise NotReady(f"the broker does not know {', '.join(sorted(unknown))} after {_KNOWN_SECONDS:.0f} s")
+            raise NotReady(f"the broker does not serve {', '.join(unready)} after {_KNOWN_SECONDS:.0f} s")
         time.sleep(0.05)
+
+
+def _is_led(admin: AdminClient, topic: str) -> bool:
+    """Whether every partition of a topic answers."""
+    known = admin.list_topics(timeout=10).topics
+    partitions = [TopicPartition(topic, partition) for partition in (known[topic].partitions if topic in known else ())]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    offsets = admin.list_offsets(dict.fromkeys(partitions, latest)) if partitions else {}
+    try:
+        for offset in offsets.values():
+            offset.result(timeout=10)
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            raise
+        return False
+    return bool(partitions)

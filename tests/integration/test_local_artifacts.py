@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from orchestration.local import artifacts
-from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing, pinned_jars
+from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_jars, ensure_tools, missing, pinned_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
 
@@ -73,24 +73,19 @@ def test_without_a_network_the_reason_is_one_sentence_and_nothing_half_done_stay
     assert missing(tmp_path, PATH_WITHOUT_MONGOD) == ["spark-jars", "kafka-jars", "mongod"]
 
 
-def test_a_wrong_checksum_is_refused_and_thrown_away(
-    tmp_path: Path, java: Java, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_checksum_is_refused_and_thrown_away(tmp_path: Path, java: Java) -> None:
     pins = tmp_path / "pins"
     pins.mkdir()
     smallest = next(jar for jar in pinned_jars("spark-jars") if jar.name == "hadoop-bare-naked-local-fs")
     coordinates = f"{smallest.organisation}:{smallest.name}:{smallest.revision}"
     (pins / "spark-jars.txt").write_text(f"{'0' * 64} {coordinates}\n")
     (pins / "kafka-jars.txt").write_text(f"{smallest.sha256} {coordinates}\n")
-    monkeypatch.setattr(artifacts, "PINS", pins)
     tools = tmp_path / "tools"
-    binary = artifacts.packaged_mongod(tools)
-    binary.parent.mkdir(parents=True)
-    binary.touch()
     with pytest.raises(FetchFailed, match=r"0\.1\.0\.jar arrived damaged \(wrong checksum\)"):
-        ensure_tools(tools, java, os.environ)
-    assert missing(tools, PATH_WITHOUT_MONGOD) == ["spark-jars"], "the bundle beside it is good"
-    assert not (tools / ".spark-jars.partial").exists()
+        ensure_jars(tools, "spark-jars", pins, java, os.environ)
+    assert not (tools / "spark-jars").exists() and not (tools / ".spark-jars.partial").exists()
+    good = ensure_jars(tools, "kafka-jars", pins, java, os.environ)
+    assert [path.name for path in good.iterdir()] == [smallest.file_name], "nothing else was wrong"
 
 
 def test_two_fetches_at_once_and_one_after_a_kill_give_complete_tools(tmp_path: Path, tools: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from decimal import Decimal
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,41 +162,3 @@ def test_both_paths_read_a_price_alike(price: Decimal) -> None:
     assert isinstance(canonical, Tick)
     assert Decimal(canonical.price) == price * 10**8
     assert contract.price_text(canonical.price) == text
-
-
-def test_messages_are_strict_json_in_the_stated_order() -> None:
-    times = np.array([NOW, NOW + 100])
-    averages = np.full((6, 2), 99_329.18)
-    deviations = np.array([[np.nan, 12.04]] * 6)
-    counts = np.array([[1, 2]] * 6)
-    messages = contract.moving_messages("BTCUSDT", times, averages, deviations, counts).split(b"\n")
-    first = messages[0]
-    assert first.startswith(
-        b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT",'
-        b'"stats":[{"window":"30s","avg_price":99329.18,"std_price":null,"count":1},'
-    )
-    read = contract.read_statistics(messages)
-    assert (read.symbols, read.timestamps.tolist()) == (["BTCUSDT"] * 2, [NOW, NOW + 100])
-    assert np.array_equal(read.averages, averages)
-    assert np.array_equal(read.deviations, deviations, equal_nan=True)
-    scores = contract.zscore_messages("BTCUSDT", times, deviations).split(b"\n")
-    assert [entry["zscore_price"] for entry in json.loads(scores[0])["z_scores"]] == [None] * 6
-    assert [entry["window"] for entry in json.loads(scores[1])["z_scores"]] == list(contract.WINDOWS)
-    assert contract.passage_messages("BTCUSDT", "higher", times, np.array([8_258, 20_000])).split(b"\n") == [
-        b'{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT","higher_window":8.258}',
-        b'{"timestamp":"2025-05-08T04:12:38.400Z","symbol":"BTCUSDT","higher_window":20.0}',
-    ]
-
-
-@given(st.lists(st.floats(1e-8, 1e10) | st.floats(0, 1e-300), min_size=6, max_size=6))
-def test_statistics_are_read_back_to_the_bit(values: list[float]) -> None:
-    column = np.array(values).reshape(6, 1)
-    message = contract.moving_messages("A", np.array([NOW]), column, column, np.ones((6, 1), dtype=np.int64))
-    read = contract.read_statistics([message])
-    assert read.averages.tobytes() == column.tobytes() == read.deviations.tobytes()
-
-
-@pytest.mark.parametrize("damaged", [b"{}", b'{"timestamp":1}', b"x", b'{"symbol":"A","stats":[]}'])
-def test_a_damaged_statistics_message_is_a_fault(damaged: bytes) -> None:
-    with pytest.raises((ValueError, KeyError)):
-        contract.read_statistics([damaged])

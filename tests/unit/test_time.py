@@ -18,6 +18,7 @@ from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import SymbolProcessor
 from spark_jobs.packing import pack
@@ -111,10 +112,10 @@ class Job:
             for result in self._processor.handleInputRows((symbol,), mine, None):
                 for name in self.counts:
                     self.counts[name] += result[name]
-                # A row without results has no messages at all.
-                for topic, joined in zip(self._outputs, result.messages, strict=False):
+                # A row without results has none for any topic.
+                for topic, results in zip(self._outputs, result.results, strict=False):
                     published = self.published[topic]
-                    for value in joined.split(b"\n") if joined else ():
+                    for value in form_messages(topic, [(symbol, results)])[1]:
                         published.append(Record(0, len(published), symbol.encode(), value))
 
 
