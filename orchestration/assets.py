@@ -41,6 +41,16 @@ class StreamConfig(dg.Config):
     )
 
 
+class LoadConfig(dg.Config):
+    """How collections are loaded."""
+
+    rebuild: bool = Field(
+        False,
+        description="Load all of the table anew, documents included that retention had removed and that the table "
+        "still has, instead of what is new.",
+    )
+
+
 def stream_asset(spec: JobSpec, settings: OrchestrationSettings) -> dg.AssetsDefinition:
     """The tables of one stream job, materialised together."""
 
@@ -75,7 +85,7 @@ def collections_asset(settings: OrchestrationSettings) -> dg.AssetsDefinition:
 
     @dg.multi_asset(name="load_collections", can_subset=True, specs=collection_specs(settings))
     def collections(
-        context: dg.AssetExecutionContext, lakehouse: LakehouseResource, mongo: MongoResource
+        context: dg.AssetExecutionContext, config: LoadConfig, lakehouse: LakehouseResource, mongo: MongoResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Load the rows of `zscores` that are new to each selected collection, reading them once."""
         selected = [
@@ -83,6 +93,8 @@ def collections_asset(settings: OrchestrationSettings) -> dg.AssetsDefinition:
         ]
         with mongo.open() as store:
             try:
+                for window in selected if config.rebuild else ():
+                    store.forget(window)
                 done = load(lakehouse.get(), store, selected)
             except LoadError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error

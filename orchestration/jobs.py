@@ -9,7 +9,7 @@ Run configuration of the three stream jobs, all streams when left out:
 
 and of the maintenance, all tables when left out:
 
-    ops: {maintain: {config: {tables: [zscores], dry_run: true}}}
+    ops: {maintain: {config: {tables: [zscores], mongo_retention_days: 30, dry_run: true}}}
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,8 +22,10 @@ from pymongo.errors import PyMongoError
 
 from orchestration.asset_metadata import log_metadata
 from orchestration.asset_specs import LOAD_GROUP
+from orchestration.kept import cut_text
 from orchestration.maintenance import LEAST_RETENTION_DAYS, NOBODY, Maintenance, MaintenanceError, Policy, Reader
-from orchestration.mongo_load import TABLE, short_reason
+from orchestration.mongo_load import TABLE, fault, short_reason
+from orchestration.mongo_retention import retain
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource
 from orchestration.streams import StreamError, Streams
 from spark_jobs.jobs import JOBS, TABLES
@@ -145,6 +147,12 @@ class MaintenanceConfig(dg.Config):
         ge=LEAST_RETENTION_DAYS,
         description="How long files that were replaced can still be read.",
     )
+    mongo_retention_days: int | None = Field(
+        None,
+        ge=0,
+        description="For how many days before the day of each symbol's newest row its documents in MongoDB are kept; "
+        f"0 = for ever; as TICKHOUSE_MONGO_RETENTION_DAYS says when left out. Of use with the table {TABLE}.",
+    )
     dry_run: bool = Field(False, description="Only say what would be done.")
 
     @field_validator("tables")
@@ -157,7 +165,10 @@ class MaintenanceConfig(dg.Config):
 def maintain(
     context: dg.OpExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource, mongo: MongoResource
 ) -> None:
-    """Make many small files few, remove what no reader needs any more, and clean the logs, table by table."""
+    """Make many small files few, remove what no reader needs any more, and clean the logs, table by table.
+
+    Then remove the documents that are older than their retention, if there is one.
+    """
     policy = Policy(config.target_file_mib * 2**20, config.min_small_files, config.retention_days, config.dry_run)
     tables = Maintenance(lakehouse.get(), lakehouse.settings().home, policy)
     failures = []
@@ -168,8 +179,34 @@ def maintain(
         except (TableBusy, MaintenanceError, DeltaError) as error:
             failures.append(f"{table}: {error}")
             context.log.error(failures[-1])
+    days = config.mongo_retention_days
+    if days is None:
+        days = lakehouse.settings().mongo_retention_days
+    if days and TABLE in config.tables:
+        try:
+            _retain(context, lakehouse, mongo, days, config.dry_run)
+        except PyMongoError as error:
+            failures.append(f"MongoDB {fault(error)}: documents older than {days} days stay until the next run")
+            context.log.error(failures[-1])
+        except DeltaError as error:
+            failures.append(f"{TABLE}: {error}")
+            context.log.error(failures[-1])
     if failures:
         raise dg.Failure("\n".join(failures), allow_retries=False)
+
+
+def _retain(
+    context: dg.OpExecutionContext, lakehouse: LakehouseResource, mongo: MongoResource, days: int, dry_run: bool
+) -> None:
+    """Remove what is older than the retention from the collections; log and metadata of the step tell what."""
+    with mongo.open() as store:
+        reports = list(retain(lakehouse.get(), store, days, dry_run=dry_run))
+    for report in reports:
+        context.log.info(report.text())
+    context.add_output_metadata(
+        {f"{report.collection}_removed": report.removed for report in reports}
+        | {f"{report.collection}_kept": cut_text(report.kept) for report in reports}
+    )
 
 
 def _loader(lakehouse: LakehouseResource, mongo: MongoResource) -> Reader:
@@ -188,7 +225,10 @@ def _loader(lakehouse: LakehouseResource, mongo: MongoResource) -> Reader:
     return Reader(last.delta_version, last.loaded_at)
 
 
-@dg.job(description="Compact the Delta tables' small files, remove what is older than its retention, clean the logs.")
+@dg.job(
+    description="Compact the Delta tables' small files, remove what is older than its retention, clean the logs; and "
+    "remove documents of MongoDB that are older than theirs, if there is one."
+)
 def maintain_tables() -> None:
     """One step: `maintain`."""
     maintain()

@@ -140,7 +140,8 @@ class Lakehouse:
             reader = iter(QueryBuilder().register(table, opened).execute(statement))
         except DeltaError as error:
             raise VersionUnavailable(f"{unreadable}: {error}") from error
-        yield from _batches(reader, lambda error: VersionUnavailable(f"{unreadable}: {error}"))
+        for batch in _batches(reader, lambda error: VersionUnavailable(f"{unreadable}: {error}")):
+            yield batch.cast(plain_schema(batch.schema))
 
     def _open(self, table: str) -> DeltaTable | None:
         try:

@@ -12,6 +12,11 @@ a backfill does, the order would matter: of the days concerned, all rows that ar
 instead, and then the documents removed whose rows are not among them, so that no document that stays is ever missing.
 A load goes on until it has applied the newest version, so that a row which comes back while another load removes it is
 written after that, too.
+
+What retention has cut off (`orchestration.mongo_retention`) is not loaded, whether it comes by changes, by a day that
+was replaced, or by all of the table. The cuts stand in the record, which a load replaces only where that is the one it
+found, or further: where the cuts have moved meanwhile it removes what is before them and tries again, and where the
+record was forgotten, so that the collection is loaded anew, it fails.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from orchestration.kept import Cut, Kept, keeps_no_more, kept_rows
 from orchestration.lakehouse import ChangesUnavailable, Lakehouse, TableVersion, VersionUnavailable
 from spark_jobs.contract import WINDOWS, Integers, timestamp_texts
 
@@ -45,6 +51,8 @@ DATABASE = "btc"
 RECORDS_DATABASE = "tickhouse"
 RECORDS_COLLECTION = "loads"
 BULK = 1_000
+CUT_OFF_AT_ONCE = 5_000
+"""So many documents that retention removes go in one command."""
 COLUMNS = ["symbol", "timestamp", "z_scores"]
 """Of the table: what the documents are made of."""
 VERSIONS_AT_ONCE = 100
@@ -87,12 +95,13 @@ def fault(error: PyMongoError) -> str:
 
 
 class Loaded(NamedTuple):
-    """What a collection holds by its record: every row of the table up to that version."""
+    """What a collection holds by its record: every row of the table up to that version, as far as they are kept."""
 
     table_id: str
     delta_version: int
     documents: int
     loaded_at: datetime.datetime
+    kept: Kept = ()
 
 
 def first_version(loaded: Loaded | None, table_id: str, version: int) -> int:
@@ -133,18 +142,18 @@ class MongoStore:
 
     def loaded(self) -> dict[str, Loaded]:
         """The record of each collection that was ever loaded, by collection name."""
-        return {
-            record["_id"]: Loaded(record["table_id"], record["delta_version"], record["documents"], record["loaded_at"])
-            for record in self._records.find()
-        }
+        return {record["_id"]: _loaded(record) for record in self._records.find()}
 
     def documents(self, window: str) -> int:
         """How many documents a collection has, by its own count (which is quick, and off after a crash at most)."""
         return self._data[collection_name(window)].estimated_document_count()
 
-    def count(self, window: str, at_most_seconds: float) -> int:
-        """How many documents a collection has, one by one. Raises PyMongoError when that takes longer."""
-        return self._data[collection_name(window)].count_documents({}, maxTimeMS=round(at_most_seconds * 1_000))
+    def count(self, window: str, kept: Kept, at_most_seconds: float) -> int:
+        """How many documents a collection has that are kept, one by one. Raises PyMongoError when that takes longer."""
+        collection, limit = self._data[collection_name(window)], round(at_most_seconds * 1_000)
+        cut = [{"symbol": symbol, "timestamp": {"$gte": begin}} for symbol, begin in kept]
+        conditions: list[Document] = [*cut, {"symbol": {"$nin": [symbol for symbol, _ in kept]}} if kept else {}]
+        return sum(collection.count_documents(condition, maxTimeMS=limit) for condition in conditions)
 
     def scores(self, window: str, identities: Sequence[str]) -> dict[str, float | None]:
         """The z-scores of those of the documents that are there, by `_id`."""
@@ -176,22 +185,79 @@ class MongoStore:
         """Remove the documents of these `_id`s, if they are there."""
         self._data[collection_name(window)].delete_many({"_id": {"$in": list(identities)}})
 
-    def record(self, window: str, loaded: Loaded) -> None:
-        """Record what is loaded. A concurrent load that has recorded a later version of the table keeps its record."""
-        behind = {
-            "_id": collection_name(window),
-            "$or": [{"table_id": {"$ne": loaded.table_id}}, {"delta_version": {"$lte": loaded.delta_version}}],
-        }
-        record: Record = {"_id": collection_name(window), **loaded._asdict()}
+    def symbols(self, window: str) -> set[str]:
+        """The symbols of which there are documents."""
+        return set(self._data[collection_name(window)].distinct("symbol"))
+
+    def count_cut_off(self, window: str, kept: Kept) -> int:
+        """How many documents of a collection are not to be kept."""
+        collection = self._data[collection_name(window)]
+        return sum(collection.count_documents(_cut_off(cut)) for cut in kept)
+
+    def remove_cut_off(self, window: str, kept: Kept) -> int:
+        """Remove the documents that are not to be kept, the oldest first, some at a time; returns how many."""
+        collection = self._data[collection_name(window)]
+        removed = 0
+        for cut in kept:
+            # Reads the index only, and mostly finds nothing.
+            oldest = collection.find(_cut_off(cut), {"_id": False, "timestamp": True}).sort("timestamp", ASCENDING)
+            while some := list(oldest.clone().limit(CUT_OFF_AT_ONCE)):
+                until = {"symbol": cut.symbol, "timestamp": {"$lte": some[-1]["timestamp"]}}
+                removed += collection.delete_many(until).deleted_count
+        return removed
+
+    def move_cuts(self, window: str, found: Loaded, kept: Kept) -> bool:
+        """Replace the cuts of the record that was found; whether it still was of that table and had those cuts."""
+        same = {"_id": collection_name(window), "table_id": found.table_id, "kept": _cuts_recorded(found.kept)}
+        return bool(self._records.update_one(same, {"$set": {"kept": _cuts_recorded(kept)}}).matched_count)
+
+    def recount(self, window: str, found: Loaded) -> None:
+        """Say in the record, if it still is of that table, how many documents there are."""
+        same = {"_id": collection_name(window), "table_id": found.table_id}
+        self._records.update_one(same, {"$set": {"documents": self.documents(window)}})
+
+    def record(self, window: str, loaded: Loaded, found: Loaded | None = None) -> Loaded | None:
+        """Record what is loaded, in the place of the record that was found; None when that is done.
+
+        Otherwise there is another, which is returned: of a later version, as a concurrent load was quicker, or with
+        cuts that have moved meanwhile. Raises LoadError when that which was found is no more: the collection is being
+        loaded anew.
+        """
+        name = collection_name(window)
+        ours: Record = {"delta_version": {"$lte": loaded.delta_version}, "kept": _cuts_recorded(loaded.kept)}
+        least = found.delta_version if found is not None and found.table_id == loaded.table_id else 0
+        ours["delta_version"]["$gte"] = least
+        replaceable = {"_id": name, "$or": [{"table_id": {"$ne": loaded.table_id}}, ours]}
+        record: Record = {"_id": name, **loaded._asdict(), "kept": _cuts_recorded(loaded.kept)}
         try:
-            self._records.replace_one(behind, record, upsert=True)
+            if self._records.replace_one(replaceable, record, upsert=found is None).matched_count or found is None:
+                return None
         except DuplicateKeyError:
-            # There is a record and it is not behind: the data it speaks of includes ours.
-            _log.info("%s: a later version than %d is recorded already", window, loaded.delta_version)
+            pass  # there is one that is not to be replaced
+        there = self._records.find_one({"_id": name})
+        if there is None or there["delta_version"] < least or not keeps_no_more(_loaded(there).kept, loaded.kept):
+            raise LoadError(f"{name} is being loaded anew meanwhile: load once more")
+        return _loaded(there)
 
     def forget(self, window: str) -> None:
         """Remove the record: the next load starts from the beginning."""
         self._records.delete_one({"_id": collection_name(window)})
+
+
+def _loaded(record: Record) -> Loaded:
+    # Records of before there were cuts have none.
+    kept = tuple(Cut(each["symbol"], each["begin"]) for each in record.get("kept") or ())
+    return Loaded(record["table_id"], record["delta_version"], record["documents"], record["loaded_at"], kept)
+
+
+def _cuts_recorded(kept: Kept) -> list[Document] | None:
+    """Cuts as they stand in a record: None is what a record without that field has, too, for MongoDB."""
+    return [cut._asdict() for cut in kept] or None
+
+
+def _cut_off(cut: Cut) -> Document:
+    """The condition that a document is before a cut."""
+    return {"symbol": cut.symbol, "timestamp": {"$lt": cut.begin}}
 
 
 def client(uri: str, timeout_ms: int) -> MongoClient[Document]:
@@ -253,39 +319,57 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
     if state is None:
         raise LoadError(f"there is no table {lakehouse.table_uri(TABLE)}: start the zscore stream first")
     store.prepare(windows)
-    by_first: dict[int, list[str]] = {}
+    alike: dict[tuple[int, Kept], list[str]] = {}
     for window in windows:
         record = records.get(collection_name(window))
         first = first_version(record, state.table_id, state.version)
-        by_first.setdefault(first, []).append(window)
+        kept = record.kept if record is not None and record.table_id == state.table_id else ()
+        alike.setdefault((first, kept), []).append(window)
         if record is not None and record.table_id == state.table_id and record.delta_version > state.version:
             # It speaks of versions that are no more, and would keep the coming record from replacing it.
             store.forget(window)
+            del records[collection_name(window)]
     rows = dict.fromkeys(windows, 0)
     newest = state.version
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
-        for start, wanted in by_first.items():
+        for (start, kept), wanted in alike.items():
             first = start
             while first <= newest:
                 last = min(newest, first + VERSIONS_AT_ONCE - 1)
                 try:
-                    read, removed = _apply(lakehouse, store, pool, first, last, wanted)
+                    read, removed = _apply(lakehouse, store, pool, first, last, wanted, kept)
                     if removed:
                         newest = _newest(lakehouse, state)
                 except (ChangesUnavailable, VersionUnavailable) as error:
                     _log.warning("loading all of the table instead of its changes: %s", error)
                     last = newest
-                    read = _write(store, pool, lakehouse.snapshot(TABLE, last, COLUMNS), wanted)
-                loaded = Loaded(
-                    state.table_id, last, lakehouse.content(TABLE, last).rows, datetime.datetime.now(datetime.UTC)
-                )
+                    read = _write(store, pool, lakehouse.snapshot(TABLE, last, COLUMNS), wanted, kept)
+                content = lakehouse.content(TABLE, last).rows
                 for window in wanted:
-                    store.record(window, loaded)
-                    records[collection_name(window)] = loaded
+                    # How many of the rows are kept is not known without reading all; the collection knows.
+                    documents = store.documents(window) if kept else content
+                    loaded = Loaded(state.table_id, last, documents, datetime.datetime.now(datetime.UTC), kept)
+                    records[collection_name(window)] = _record(
+                        store, window, loaded, records.get(collection_name(window))
+                    )
                     rows[window] += read
                 first = last + 1
     last_event = lakehouse.content(TABLE, newest).last_event_time
     return [WindowLoad(window, rows[window], records[collection_name(window)], last_event) for window in windows]
+
+
+def _record(store: MongoStore, window: str, loaded: Loaded, found: Loaded | None) -> Loaded:
+    """Record what is loaded, and leave nothing that retention has cut off meanwhile. Raises LoadError."""
+    there: Loaded | None = loaded
+    while there is not None:
+        loaded = loaded._replace(kept=there.kept)
+        store.remove_cut_off(window, loaded.kept)
+        if there.delta_version > loaded.delta_version:
+            # The data that it speaks of includes ours.
+            _log.info("%s: a later version than %d is recorded already", window, loaded.delta_version)
+            break
+        there = store.record(window, loaded, found)
+    return loaded
 
 
 def _newest(lakehouse: Lakehouse, state: TableVersion) -> int:
@@ -295,18 +379,24 @@ def _newest(lakehouse: Lakehouse, state: TableVersion) -> int:
 
 
 def _apply(
-    lakehouse: Lakehouse, store: MongoStore, pool: ThreadPoolExecutor, first: int, last: int, windows: Sequence[str]
+    lakehouse: Lakehouse,
+    store: MongoStore,
+    pool: ThreadPoolExecutor,
+    first: int,
+    last: int,
+    windows: Sequence[str],
+    kept: Kept,
 ) -> tuple[int, int]:
     """Bring the collections from before the version `first` to `last`; the rows written and the documents removed.
 
     Raises ChangesUnavailable and VersionUnavailable, after some of it perhaps.
     """
     taken = _Removed(lakehouse.removed(TABLE, first, last, ["symbol", "timestamp", "date"]))
-    read = _write(
-        store, pool, map(taken.of_other_days, lakehouse.added(TABLE, first, last, [*COLUMNS, "date"])), windows
-    )
+    added = map(taken.of_other_days, lakehouse.added(TABLE, first, last, [*COLUMNS, "date"]))
+    read = _write(store, pool, added, windows, kept)
     for day in sorted(taken.days):
-        read += _write(store, pool, map(taken.strike_out, lakehouse.snapshot(TABLE, last, COLUMNS, day)), windows)
+        there = map(taken.strike_out, lakehouse.snapshot(TABLE, last, COLUMNS, day))
+        read += _write(store, pool, there, windows, kept)
     removed = 0
     for identities in taken.gone():
         removed += len(identities)
@@ -374,11 +464,12 @@ def _identities(symbols: Sequence[str], timestamps: Integers) -> list[str]:
 
 
 def _write(
-    store: MongoStore, pool: ThreadPoolExecutor, batches: Iterator[pa.RecordBatch], windows: Sequence[str]
+    store: MongoStore, pool: ThreadPoolExecutor, batches: Iterator[pa.RecordBatch], windows: Sequence[str], kept: Kept
 ) -> int:
-    """Write the documents of all batches, one thread for each collection; returns the number of rows."""
+    """Write the documents that are kept of all batches, one thread for each collection; returns the number of rows."""
     read = 0
-    for batch in batches:
+    for every in batches:
+        batch = kept_rows(every, kept)
         read += batch.num_rows
         documents = documents_of(batch, windows)
         # All of a batch is written before the next is read: that bounds the memory.

@@ -19,7 +19,7 @@ daily_maintenance = dg.ScheduleDefinition(
     cron_schedule="23 0 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Maintains the Delta tables once a day, when the day before is complete.",
+    description="Maintains the Delta tables and the collections once a day, when the day before is complete.",
 )
 
 hourly_checks = dg.ScheduleDefinition(

@@ -105,6 +105,10 @@ class OrchestrationSettings(KafkaSettings):
     alert_stale_seconds: Annotated[float, Field(ge=5)] = 60
     """How long no new tick may come from a source that should be sending."""
 
+    mongo_retention_days: Annotated[int, Field(ge=0)] = 0
+    """For how many days before the day of each symbol's newest row its documents in MongoDB are kept; 0 = for ever. The
+    Delta tables keep their rows in any case."""
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _symbols(cls, value: Any) -> Any:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from orchestration.asset_specs import COLLECTION_ASSETS
 from orchestration.checks import ERROR, WARN, CheckKey, Outcome
+from orchestration.kept import Kept, cut_text
 from orchestration.table_rules import COMPARED_ROWS, GAP_STEPS, RECENT_SECONDS, RULES, centre_bound
 from spark_jobs.contract import WINDOWS
 
@@ -38,8 +39,8 @@ TABLE_CHECKS: dict[CheckKey, str] = {
         if rules.scores
     },
     **{
-        CheckKey(asset, "equals_table"): f"There are as many documents as rows of zscores, and the newest "
-        f"{COMPARED_ROWS:,} {_RECENT} are equal."
+        CheckKey(asset, "equals_table"): f"There are as many documents as rows of zscores, from where on "
+        f"they are kept, and the newest {COMPARED_ROWS:,} {_RECENT} are equal."
         for asset in COLLECTION_ASSETS.values()
     },
 }
@@ -109,7 +110,7 @@ def judge_scores(scores: Mapping[str, Scores], stretch_seconds: float) -> Outcom
 
 
 class Comparison(NamedTuple):
-    """A collection beside the table at the version that was loaded."""
+    """A collection beside the table at the version that was loaded, from where on documents are kept."""
 
     rows: int
     """Of that version."""
@@ -120,6 +121,7 @@ class Comparison(NamedTuple):
     missing: Sequence[str]
     different: Sequence[str]
     """Identities of documents that are not there, or that have another value."""
+    kept: Kept = ()
 
 
 def judge_equality(found: Comparison) -> Outcome:
@@ -131,4 +133,5 @@ def judge_equality(found: Comparison) -> Outcome:
         if identities:
             said.append(f"{len(identities):,} {what}, such as {', '.join(sorted(identities)[:_SHOWN])}")
     metadata = {"rows": found.rows, "documents": found.documents, "compared": found.compared}
-    return Outcome(not said, "; ".join(said) or "equal", ERROR, metadata)
+    equal = f"equal; kept {cut_text(found.kept)}" if found.kept else "equal"
+    return Outcome(not said, "; ".join(said) or equal, ERROR, metadata)

@@ -6,11 +6,12 @@ Here: reading. Not here: the judgement (`orchestration.table_checks`), or Dagste
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from deltalake.exceptions import DeltaError
 
 from orchestration.checks import ERROR, WARN, CheckKey, Outcome
+from orchestration.kept import Kept, kept_condition
 from orchestration.lakehouse import Lakehouse, TableVersion
 from orchestration.mongo_load import COLLECTIONS, COLUMNS, TABLE, Loaded, MongoStore, documents_of
 from orchestration.recent import Stretch, stretch
@@ -112,22 +113,37 @@ def _scores(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, Scor
 
 
 def compare(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str]) -> dict[str, Outcome]:
-    """Whether the collections of `windows` hold what the table does. Raises PyMongoError."""
+    """Whether the collections of `windows` hold what the table does, as far as it is kept. Raises PyMongoError."""
     records = store.loaded()
-    # Only then the version: what a record speaks of is there by now.
+    outcomes = _compare(lakehouse, store, windows, records)
+    now = store.loaded()
+    # Where retention has cut something off meanwhile, that was not owed any more.
+    cut = [window for window in windows if _kept(now, window) != _kept(records, window)]
+    return outcomes | _compare(lakehouse, store, cut, now)
+
+
+def _kept(records: Mapping[str, Loaded], window: str) -> Kept:
+    record = records.get(COLLECTIONS[window])
+    return () if record is None else record.kept
+
+
+def _compare(
+    lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str], records: Mapping[str, Loaded]
+) -> dict[str, Outcome]:
+    # Read after the records: what they speak of is there by now.
     current = lakehouse.version(TABLE)
     outcomes = {}
-    by_version: dict[int, list[str]] = {}
+    alike: dict[tuple[int, Kept], list[str]] = {}
     for window in windows:
         record = records.get(COLLECTIONS[window])
         outcome = _why_not(record, current)
         if outcome is not None or record is None:
             outcomes[window] = outcome or NOTHING
         else:
-            by_version.setdefault(record.delta_version, []).append(window)
-    for version, loaded in by_version.items():
+            alike.setdefault((record.delta_version, record.kept), []).append(window)
+    for (version, kept), loaded in alike.items():
         try:
-            outcomes |= _compare_at(lakehouse, store, version, loaded)
+            outcomes |= _compare_at(lakehouse, store, version, kept, loaded)
         except DeltaError as error:
             said = f"version {version}, which is loaded, cannot be read any more: {error}"
             outcomes |= dict.fromkeys(loaded, Outcome(False, said.splitlines()[0], WARN))
@@ -145,13 +161,15 @@ def _why_not(record: Loaded | None, current: TableVersion | None) -> Outcome | N
     return None
 
 
-def _compare_at(lakehouse: Lakehouse, store: MongoStore, version: int, windows: Sequence[str]) -> dict[str, Outcome]:
-    rows = lakehouse.content(TABLE, version).rows
+def _compare_at(
+    lakehouse: Lakehouse, store: MongoStore, version: int, kept: Kept, windows: Sequence[str]
+) -> dict[str, Outcome]:
+    rows = _rows(lakehouse, kept, version)
     expected: dict[str, dict[str, float | None]] = {window: {} for window in windows}
     recent = stretch(lakehouse, TABLE, RECENT_SECONDS, version=version)
     if recent is not None:
         newest = lakehouse.query(
-            f"SELECT {', '.join(COLUMNS)} FROM {TABLE} WHERE {recent.condition} "  # noqa: S608
+            f"SELECT {', '.join(COLUMNS)} FROM {TABLE} WHERE {recent.condition} AND {kept_condition(kept)} "  # noqa: S608
             f"ORDER BY timestamp DESC LIMIT {COMPARED_ROWS}",
             **{TABLE: (TABLE, version)},
         )
@@ -163,16 +181,21 @@ def _compare_at(lakehouse: Lakehouse, store: MongoStore, version: int, windows: 
         wanted = expected[window]
         found = store.scores(window, list(wanted))
         count = store.documents(window)
-        rows_now = _rows_now(lakehouse, rows)
+        rows_now = rows if count == rows else _rows(lakehouse, kept)
         if not rows <= count <= rows_now:
-            # The quick count may be off after a crash of the server.
-            count, rows_now = store.count(window, _COUNT_SECONDS), _rows_now(lakehouse, rows)
+            # The quick count may be off after a crash of the server, and includes what retention has yet to remove.
+            count, rows_now = store.count(window, kept, _COUNT_SECONDS), _rows(lakehouse, kept)
         missing = [identity for identity in wanted if identity not in found]
         different = [identity for identity, value in found.items() if value != wanted[identity]]
-        comparison = Comparison(rows, rows_now, count, len(wanted), missing, different)
+        comparison = Comparison(rows, rows_now, count, len(wanted), missing, different, kept)
         outcomes[window] = judge_equality(comparison)
     return outcomes
 
 
-def _rows_now(lakehouse: Lakehouse, rows: int) -> int:
-    return rows if lakehouse.version(TABLE) is None else lakehouse.content(TABLE).rows
+def _rows(lakehouse: Lakehouse, kept: Kept, version: int | None = None) -> int:
+    """How many rows of a version (default: the newest) have documents that are kept."""
+    if not kept:
+        return lakehouse.content(TABLE, version).rows
+    count = f"SELECT count(*) AS n FROM {TABLE} WHERE {kept_condition(kept)}"  # noqa: S608
+    (row,) = lakehouse.query(count, **{TABLE: (TABLE, version)}).to_pylist()
+    return int(row["n"])

@@ -191,9 +191,9 @@ def _in_mongo_load(module: Any) -> None:
         wrapped(*arguments, **named)
         reach("between-mongodb-bulks", "load")
 
-    def record(wrapped: Callable[..., None], _store: Any, arguments: Any, named: Any) -> None:
+    def record(wrapped: Callable[..., Any], _store: Any, arguments: Any, named: Any) -> Any:
         reach("before-load-record", "load")
-        wrapped(*arguments, **named)
+        return wrapped(*arguments, **named)
 
     wrapt.wrap_function_wrapper(module, "MongoStore.write", write)
     wrapt.wrap_function_wrapper(module, "MongoStore.record", record)

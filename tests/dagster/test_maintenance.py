@@ -67,12 +67,49 @@ def test_nothing_is_removed_that_is_still_to_be_loaded(
         assert "nothing is removed while version 1" in maintain(loaded, instance, tables=["zscores"])[1]
 
 
+@pytest.mark.integration
+def test_old_documents_are_removed_where_a_retention_is_set(
+    stand_in_home: Path, instance: dg.DagsterInstance, mongo_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MongoClient[Document](mongo_uri) as client:
+        for database in (DATABASE, RECORDS_DATABASE):
+            client.drop_database(database)
+        append(stand_in_home / "lakehouse", rows([0, 1, 3 * 864_000]))
+        loaded = definitions(stand_in_home, mongo=MongoResource(home=str(stand_in_home), mongo_uri=mongo_uri))
+        loading = loaded.resolve_job_def("load_mongodb")
+        assert loading.execute_in_process(instance=instance).success
+        documents = client[DATABASE]["btc-price-zscore-1h"]
+        monkeypatch.delenv("TICKHOUSE_MONGO_RETENTION_DAYS", raising=False)
+        assert "documents" not in maintain(loaded, instance, tables=["zscores"])[1]
+        monkeypatch.setenv("TICKHOUSE_MONGO_RETENTION_DAYS", "2")
+        assert "2 documents removed" in maintain(loaded, instance, tables=["zscores"], dry_run=True)[1]
+        assert documents.count_documents({}) == 3
+        success, said = maintain(loaded, instance, tables=["zscores"], mongo_retention_days=1)
+        assert success
+        assert "btc-price-zscore-1h: 2 documents removed; kept BTCUSDT from 2025-05-10" in said
+        assert documents.count_documents({}) == 1
+        anew = {"ops": {"load_collections": {"config": {"rebuild": True}}}}
+        assert loading.execute_in_process(instance=instance, run_config=anew).success
+        assert documents.count_documents({}) == 3
+
+
+def test_a_retention_that_cannot_be_kept_fails_the_run(
+    stand_in_home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_often(stand_in_home, 1)
+    monkeypatch.setenv("TICKHOUSE_MONGO_RETENTION_DAYS", "2")
+    success, said = maintain(definitions(stand_in_home), instance, tables=["zscores"])
+    assert not success
+    assert "documents older than 2 days stay until the next run" in said
+
+
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
         ({"tables": ["price"]}, "tables are some of prices, rejects"),
         ({"tables": []}, "not none"),
         ({"retention_days": 6}, "greater than or equal to 7"),
+        ({"mongo_retention_days": -1}, "greater than or equal to 0"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, Any], complaint: str) -> None:
