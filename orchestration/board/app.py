@@ -7,6 +7,7 @@ Belongs here: what a page's question is answered with. Does not belong here: rea
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -15,7 +16,7 @@ from plotly.io.json import config as json_config
 
 from orchestration.board import figures, page, panels
 from orchestration.board.guard import Guard
-from orchestration.board.view import Theme, view_of, view_of_search
+from orchestration.board.view import Theme, View, view_of, view_of_search
 from orchestration.board.watcher import Watcher
 
 _INDEX = """<!DOCTYPE html>
@@ -67,6 +68,8 @@ def make_application(watcher: Watcher) -> WSGIApplication:
 
 def _follow_pickers(app: Dash, watcher: Watcher) -> None:
     @app.callback(
+        # With its options: a picker that is given a value before it has the option for it drops the value.
+        Output("symbol", "options", allow_duplicate=True),
         Output("symbol", "value"),
         Output("window", "value"),
         Output("span", "value"),
@@ -75,15 +78,18 @@ def _follow_pickers(app: Dash, watcher: Watcher) -> None:
         Input("symbol", "value"),
         Input("window", "value"),
         Input("span", "value"),
+        State("symbol", "options"),
+        prevent_initial_call="initial_duplicate",
     )
-    def follow(search: Any, symbol: Any, window: Any, span: Any) -> tuple[Any, ...]:
+    def follow(search: Any, symbol: Any, window: Any, span: Any, options: Any) -> tuple[Any, ...]:
         """Pickers and address say the same: the one follows the other, whichever was changed."""
         if ctx.triggered_id in (None, "address"):
             view = view_of_search(search, watcher.symbols)
         else:
             view = view_of(symbol, window, span, watcher.symbols)
-        wanted = (view.symbol, view.window, view.span, view.search)
-        told = (symbol, window, span, search)
+        offered = page.symbol_options(_offered(watcher.symbols, view))
+        wanted = (offered, view.symbol, view.window, view.span, view.search)
+        told = (options, symbol, window, span, search)
         return tuple(no_update if was == new else new for was, new in zip(told, wanted, strict=True))
 
 
@@ -116,8 +122,7 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         shade: Theme = "dark" if theme == "dark" else "light"
         sight = watcher.look(view.symbol, view.span_ms)
         market = sight.markets.get((view.symbol, view.span_ms))
-        # One that somebody asks for is offered, though nothing may be known of it.
-        symbols = list(dict.fromkeys((*sight.symbols, view.symbol)))
+        symbols = _offered(sight.symbols, view)
         news: dict[str, Any] = {"charts": f"{view} {shade} {market.token if market else None}", "symbols": symbols}
         before = seen if isinstance(seen, dict) else {}
         charts: tuple[Any, ...] = (no_update,) * 4
@@ -145,3 +150,8 @@ def _answer(app: Dash, watcher: Watcher) -> None:
             no_update if before.get("symbols") == news["symbols"] else page.symbol_options(symbols),
             *words,
         )
+
+
+def _offered(symbols: Sequence[str], view: View) -> list[str]:
+    """The symbols to choose from. One that somebody asks for is offered, though nothing may be known of it."""
+    return list(dict.fromkeys((*symbols, view.symbol)))

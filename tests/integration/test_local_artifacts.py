@@ -36,6 +36,14 @@ def environment(**changes: str) -> dict[str, str]:
     return dict(os.environ) | changes
 
 
+def command_line(process: psutil.Process) -> str:
+    """Of a process that lives; of one that has ended, waited for or not, nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
 def test_nothing_is_fetched_when_all_is_there(copy: Path, java: Java) -> None:
     assert missing(copy, os.environ) == []
     before = time.monotonic()
@@ -130,4 +138,4 @@ def test_an_interrupted_fetch_ends_its_helpers_at_once(
     with pytest.raises(KeyboardInterrupt):
         ensure_tools(tmp_path, java, environment(**PATH_WITHOUT_MONGOD))
     children = psutil.Process().children(recursive=True)
-    assert not [child for child in children if str(tmp_path) in " ".join(child.cmdline())]
+    assert not [child for child in children if str(tmp_path) in command_line(child)]
