@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from bench.ticks import Payload, Walk, payloads
@@ -34,15 +34,6 @@ _REQUEST_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _KEYS_OWN = -1
 """Leaves a message's partition to its key."""
-_NOT_YET = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-)
 
 
 class Ground:
@@ -134,7 +125,7 @@ class Ground:
                 return self._readable(topics)
             except KafkaException as error:
                 # A topic that has just been created again is not known everywhere at once.
-                if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                if error.args[0].code() not in kafka.NOT_LED_YET or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
 

@@ -21,6 +21,17 @@ from orchestration.local.java import Java
 
 PARTITIONS = 4
 """Partitions of each topic."""
+NOT_LED_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    # A broker that has just started knows an older epoch of its partitions than the controller has told the client.
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+)
+"""What a broker, or the client for it, answers about partitions that it does not lead yet: ask again."""
 _KNOWN_SECONDS = 30.0
 _CLUSTER_ID = "dGlja2hvdXNlLWxvY2FsMQ"
 _TEN_YEARS_MINUTES = 10 * 365 * 24 * 60
@@ -206,7 +217,7 @@ def _is_led(admin: AdminClient, topic: str) -> bool:
         for offset in offsets.values():
             offset.result(timeout=10)
     except KafkaException as error:
-        if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
+        if error.args[0].code() not in NOT_LED_YET:
             raise
         return False
     return bool(partitions)
