@@ -21,7 +21,7 @@ import pytest
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs import contract
+from spark_jobs.acceptance import Tick, accept
 from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.packing import REJECTED, TICKS, pack, unpack_ticks
 from tests.reference import acceptance
@@ -101,8 +101,8 @@ def unpacked(batches: Iterable[pa.RecordBatch]) -> tuple[Verdicts, int]:
 def test_the_rule_as_a_function(messages: list[Fuzzed], expected: Verdicts) -> None:
     found: Verdicts = {}
     for offset, message in enumerate(messages):
-        verdict = contract.accept(*message)
-        if isinstance(verdict, contract.Tick):
+        verdict = accept(*message)
+        if isinstance(verdict, Tick):
             found[offset] = (verdict.symbol, verdict.price, verdict.timestamp)
         else:
             assert verdict.reason

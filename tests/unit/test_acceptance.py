@@ -1,4 +1,4 @@
-"""The accept/reject rule and the JSON forms."""
+"""The accept/reject rule: about one message, and about the same messages as a batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs import contract
-from spark_jobs.contract import Rejection, Tick, accept
+from spark_jobs.acceptance import Rejection, Tick, accept
+from spark_jobs.contract import price_text
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
@@ -161,4 +161,4 @@ def test_both_paths_read_a_price_alike(price: Decimal) -> None:
     assert canonical == accept(b" " + message(price=text), NOW)
     assert isinstance(canonical, Tick)
     assert Decimal(canonical.price) == price * 10**8
-    assert contract.price_text(canonical.price) == text
+    assert price_text(canonical.price) == text
