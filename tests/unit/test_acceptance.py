@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.acceptance import Rejection, Tick, accept
+from spark_jobs import acceptance
+from spark_jobs.acceptance import Rejection, Tick
 from spark_jobs.contract import price_text
+from tests.batch_verdicts import batch_verdicts
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
@@ -19,6 +21,13 @@ TICK = Tick("BTCUSDT", 9_919_048_000_000, NOW)
 
 def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str = '"2025-05-08T04:12:38.3Z"') -> bytes:
     return f'{{"symbol":{symbol},"price":{price},"timestamp":{timestamp}}}'.encode()
+
+
+def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
+    """The verdict on one message, which must be the same in a batch."""
+    verdict = acceptance.accept(value, record_timestamp)
+    assert batch_verdicts([value], [record_timestamp]) == [verdict]
+    return verdict
 
 
 @pytest.mark.parametrize(
