@@ -38,8 +38,6 @@ _QUOTES_BEFORE_SYMBOL, _QUOTES_BEFORE_PRICE = 3, 6
 _QUOTES = 10
 """In a message whose price is not in quotes."""
 _ZERO = np.uint8(ord("0"))
-
-
 # Of a price written with all the digits that it can have, and of a time with milliseconds and an offset.
 _WHOLE_PLACES, _PLACES = 10, 8
 _LOCAL_TIME = "2025-05-08T04:12:38.300"

@@ -113,7 +113,7 @@ def test_the_rule_for_one_message(messages: list[Fuzzed], expected: Verdicts) ->
 
 def test_the_rule_for_a_batch(messages: list[Fuzzed], expected: Verdicts) -> None:
     verdicts = batch_verdicts(*zip(*messages, strict=True))
-    found = {offset: tuple(verdict) for offset, verdict in enumerate(verdicts) if isinstance(verdict, Tick)}
+    found: Verdicts = {offset: verdict for offset, verdict in enumerate(verdicts) if isinstance(verdict, Tick)}
     agree(found, expected, messages)
     assert verdicts == [accept(*message) for message in messages], "the reasons, too, are those of the rule for one"
 
