@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from confluent_kafka import Consumer
 
 from bench.ground import Ground
 from bench.rates import rounded
 from bench.ticks import Integers, Walk, payloads
 from spark_jobs import ordering, passage, sliding
+from spark_jobs.batch_acceptance import accept_batch
 from spark_jobs.contract import (
     HIGHER_TOPIC,
     LOWER_TOPIC,
@@ -28,8 +30,6 @@ from spark_jobs.contract import (
     TICKS_TOPIC,
     WINDOWS,
     ZSCORE_TOPIC,
-    Tick,
-    accept,
 )
 from spark_jobs.messages import form_messages, pack_results
 
@@ -113,15 +113,13 @@ def kernels_with_messages(walk: Walk, seconds: float) -> float:
         if not values:
             break
         began = time.perf_counter()
-        by_symbol: dict[str, list[tuple[int, int]]] = {}
         results: dict[str, list[tuple[str, bytes]]] = {}
-        for value in values:
-            tick = accept(value, _ANY_TIME)
-            assert isinstance(tick, Tick)
-            by_symbol.setdefault(tick.symbol, []).append((tick.timestamp, tick.price))
-        for name, ticks in by_symbol.items():
-            timestamps, prices = np.array(ticks, dtype=np.int64).T
-            released, statistics, scores, passages = symbols[name].take(timestamps, prices)
+        verdicts = accept_batch(pa.array(values, pa.binary()), np.full(len(values), _ANY_TIME))
+        assert not verdicts.reasons
+        for name, mine in verdicts.ticks_by_symbol():
+            released, statistics, scores, passages = symbols[name].take(
+                verdicts.timestamps[mine], verdicts.prices[mine]
+            )
             for topic, packed in _packed(released, statistics, scores, passages).items():
                 results.setdefault(topic, []).append((name, packed))
         for topic, of_topic in results.items():

@@ -22,7 +22,8 @@ from bench.rates import rounded, summary
 from bench.ticks import STEP_MS, names, random_walk, timestamp_texts, value_of
 from orchestration import processes
 from orchestration.local import broker as kafka
-from spark_jobs.contract import TICKS_TOPIC, parse_timestamp
+from spark_jobs.acceptance import parse_timestamp
+from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import TOPICS
 
 LATENESS_SECONDS = 10.0

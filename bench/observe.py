@@ -23,7 +23,8 @@ from confluent_kafka import Consumer
 
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.contract import ZSCORE_TOPIC, parse_timestamp
+from spark_jobs.acceptance import parse_timestamp
+from spark_jobs.contract import ZSCORE_TOPIC
 from spark_jobs.kafka_access import librdkafka_security
 
 _SAMPLE_SECONDS = 10.0

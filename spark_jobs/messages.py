@@ -1,7 +1,7 @@
 """The JSON forms of all results: many messages formed at once, and the statistics read back.
 
 Belongs here: what a result looks like on a topic, as pure functions from arrays to bytes and back. Does not belong
-here: what ticks look like (`contract`), how results come to be (`sliding`, `matching`, `passage`).
+here: what ticks look like (`acceptance`), how results come to be (`sliding`, `matching`, `passage`).
 
 Messages of all symbols are formed together, column by column in Arrow: one by one they cost more than all that is
 computed for them. Until then results travel as packed numbers.

@@ -1,7 +1,7 @@
 """Kafka records to packed ticks: many messages of one symbol become one row before they reach a stateful operator.
 
 Belongs here: applying the accept rule to Arrow batches and the packed form. Does not belong here: the rule itself
-(`contract`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
+(`acceptance`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
 """
 
 from __future__ import annotations
@@ -12,16 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.contract import (
-    MOVING_TOPIC,
-    TICKS_TOPIC,
-    WINDOWS,
-    Floats,
-    Integers,
-    Rejection,
-    Tick,
-    accept,
-)
+from spark_jobs.batch_acceptance import accept_batch
+from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC, WINDOWS, Floats, Integers
 from spark_jobs.messages import read_statistics
 
 TICKS, STATISTICS, REJECTED = 0, 1, 2
@@ -55,10 +47,10 @@ class PackedStatistics(NamedTuple):
     """Shape (windows, n), NaN where null."""
 
 
-def record_milliseconds(batch: pa.RecordBatch) -> list[int]:
+def record_milliseconds(batch: pa.RecordBatch) -> Integers:
     """The Kafka timestamps of a batch in milliseconds since the epoch, one for each row."""
     microseconds = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    milliseconds: list[int] = (microseconds.to_numpy(zero_copy_only=False) // 1_000).tolist()
+    milliseconds: Integers = microseconds.to_numpy(zero_copy_only=False) // 1_000
     return milliseconds
 
 
@@ -83,25 +75,13 @@ def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
-    by_symbol: dict[str, list[tuple[int, int, int, int]]] = {}
-    rejected = 0
-    for value, record_time, partition, offset in zip(
-        batch.column("value").to_pylist(),
-        record_milliseconds(batch),
-        batch.column("partition").to_pylist(),
-        batch.column("offset").to_pylist(),
-        strict=True,
-    ):
-        verdict = accept(value, record_time)
-        if isinstance(verdict, Tick):
-            by_symbol.setdefault(verdict.symbol, []).append((offset, partition, verdict.timestamp, verdict.price))
-        else:
-            assert isinstance(verdict, Rejection)
-            rejected += 1
-    for symbol, ticks in by_symbol.items():
-        yield symbol, TICKS, len(ticks), np.array(ticks, dtype="<i8").T.tobytes()
-    if rejected:
-        yield "", REJECTED, rejected, None
+    verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
+    kafka = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("offset", "partition"))
+    words = np.stack((*kafka, verdicts.timestamps, verdicts.prices)).astype("<i8")
+    for symbol, mine in verdicts.ticks_by_symbol():
+        yield symbol, TICKS, len(mine), words[:, mine].tobytes()
+    if verdicts.reasons:
+        yield "", REJECTED, len(verdicts.reasons), None
 
 
 def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:

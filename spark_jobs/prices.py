@@ -1,7 +1,7 @@
 """The `prices` job: every message on the price topic to one of two Delta tables, `prices` or `rejects`.
 
 Belongs here: how messages become rows, and writing both tables exactly once. Does not belong here: the accept rule
-(`contract`) or the tables' definitions (`archive`).
+(`acceptance`) or the tables' definitions (`archive`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs.archive import append_batch
-from spark_jobs.contract import Tick, accept
+from spark_jobs.batch_acceptance import accept_batch
+from spark_jobs.contract import Integers
 from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
@@ -45,41 +46,28 @@ _ROW_SCHEMA = pa.schema(
 def classify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For `mapInArrow`: Kafka records to rows that either have a price or a reason why not."""
     for batch in batches:
-        values = batch.column("value").to_pylist()
-        symbols: list[str | None] = []
-        prices: list[int] = []
-        timestamps: list[int | None] = []
-        reasons: list[str | None] = []
-        for value, record_time in zip(values, record_milliseconds(batch), strict=True):
-            verdict = accept(value, record_time)
-            if isinstance(verdict, Tick):
-                symbols.append(verdict.symbol)
-                prices.append(verdict.price)
-                timestamps.append(verdict.timestamp * 1_000)
-                reasons.append(None)
-            else:
-                symbols.append(None)
-                prices.append(0)
-                timestamps.append(None)
-                reasons.append(verdict.reason)
-        reason = pa.array(reasons, pa.string())
-        rejected = pc.is_valid(reason)
+        verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
+        rejected = verdicts.of_symbol < 0
+        symbols = pa.DictionaryArray.from_arrays(
+            pa.array(verdicts.of_symbol, mask=rejected), pa.array(verdicts.symbols, pa.string())
+        )
+        reasons = [verdicts.reasons.get(row) for row in range(len(batch))]
         now = datetime.datetime.now(datetime.UTC)
         columns = [
-            pa.array(symbols, pa.string()),
-            pc.if_else(rejected, pa.scalar(None, pa.decimal128(18, 8)), _decimals(prices)),
-            pa.array(timestamps, pa.int64()).cast(_MICROSECONDS),
+            symbols.cast(pa.string()),
+            pc.if_else(rejected, pa.scalar(None, pa.decimal128(18, 8)), _decimals(verdicts.prices)),
+            pa.array(verdicts.timestamps * 1_000, mask=rejected).cast(_MICROSECONDS),
             pc.if_else(rejected, batch.column("value").cast(pa.binary()), pa.scalar(None, pa.binary())),
-            reason,
+            pa.array(reasons, pa.string()),
             batch.column("topic").cast(pa.string()),
             batch.column("partition"),
             batch.column("offset"),
-            pa.array([now] * len(values), _MICROSECONDS),
+            pa.array([now] * len(batch), _MICROSECONDS),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=_ROW_SCHEMA)
 
 
-def _decimals(prices: list[int]) -> pa.Array:
+def _decimals(prices: Integers) -> pa.Array:
     """Prices in 1e-8 units as decimal(18,8), which Arrow keeps as 128-bit integers in those very units."""
     words = np.zeros((len(prices), 2), dtype="<i8")
     words[:, 0] = prices

@@ -17,7 +17,8 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_load import MongoStore, load
 from producer.walk import CATALOGUE, Walk
 from spark_jobs import passage, sliding
-from spark_jobs.contract import PASSAGE_HORIZON_MS, PRICE_SCALE, WINDOWS, Integers, parse_price
+from spark_jobs.acceptance import parse_price
+from spark_jobs.contract import PASSAGE_HORIZON_MS, PRICE_SCALE, WINDOWS, Integers
 
 STEP_MS = 100
 _STATS = [("window", pa.string()), ("avg_price", pa.float64()), ("std_price", pa.float64()), ("count", pa.int64())]

@@ -1,6 +1,7 @@
 """A hundred thousand messages through the accept rule by every route there is: all must agree with the reference.
 
-The routes: the reference, the rule as a function, `pack` on blocks cut anyhow, and both expressions in a real Spark.
+The routes: the reference, the rule for one message, that for batches, `pack` on blocks cut anyhow, and both expressions
+in a real Spark.
 `TICKHOUSE_FUZZ_SEED` and `TICKHOUSE_FUZZ_MESSAGES` try others than the usual ones.
 """
 
@@ -21,9 +22,10 @@ import pytest
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs import contract
+from spark_jobs.acceptance import Tick, accept
 from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.packing import REJECTED, TICKS, pack, unpack_ticks
+from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
 from tests.reference.fuzz import Fuzzed, fuzz
 
@@ -98,15 +100,22 @@ def unpacked(batches: Iterable[pa.RecordBatch]) -> tuple[Verdicts, int]:
     return verdicts, rejected
 
 
-def test_the_rule_as_a_function(messages: list[Fuzzed], expected: Verdicts) -> None:
+def test_the_rule_for_one_message(messages: list[Fuzzed], expected: Verdicts) -> None:
     found: Verdicts = {}
     for offset, message in enumerate(messages):
-        verdict = contract.accept(*message)
-        if isinstance(verdict, contract.Tick):
+        verdict = accept(*message)
+        if isinstance(verdict, Tick):
             found[offset] = (verdict.symbol, verdict.price, verdict.timestamp)
         else:
             assert verdict.reason
     agree(found, expected, messages)
+
+
+def test_the_rule_for_a_batch(messages: list[Fuzzed], expected: Verdicts) -> None:
+    verdicts = batch_verdicts(*zip(*messages, strict=True))
+    found: Verdicts = {offset: verdict for offset, verdict in enumerate(verdicts) if isinstance(verdict, Tick)}
+    agree(found, expected, messages)
+    assert verdicts == [accept(*message) for message in messages], "the reasons, too, are those of the rule for one"
 
 
 def test_packed_in_blocks_of_any_size(messages: list[Fuzzed], expected: Verdicts, records: pa.Table) -> None:

@@ -21,6 +21,7 @@ _LAST = milliseconds_of("9999-12-31T23:59:59.999Z")
 _MOST_UNITS = 10**18 - 1
 _SYMBOL_LETTERS = "ABCXYZ019._-"
 _LETTERS = 'ab "\\/\0\n\x1f\x7f\u2028é\ud83d\U0001f600'
+_NEAR_LETTERS = '0123456789-+.:eETZ ",{}\\\n\0A_\u0660\ufeff'
 _KINDS = sorted(MALFORMED)
 _LARGE_EVERY = 20_000
 _BLANKS = ("",) * 12 + (" ", "\t", "\n", "\r", "\r\n ", "\n\n\t")
@@ -296,6 +297,24 @@ def _large(tick: Tick, random: Random) -> bytes:
     )
 
 
+def _nearly_canonical(tick: Tick, random: Random) -> bytes:
+    """As producers write it, or with one odd part, or with one letter more, less or changed."""
+    canonical_parts = [f'"{tick.symbol}"', plain_number(tick.units), f'"{format_timestamp(tick.timestamp)}"']
+    odd_parts = (_odd_symbol, _odd_price, _odd_time)
+    for odd in random.sample(range(3), k=random.choice((0, 1, 1, 1, 2))):
+        canonical_parts[odd] = odd_parts[odd](tick, random)
+    symbol, price, timestamp = canonical_parts
+    if not price.startswith('"') and random.random() < 0.4:
+        price = f'"{price}"'
+    blank = random.choice(("", " "))
+    text = f'{{"symbol":{blank}{symbol},{blank}"price":{blank}{price},{blank}"timestamp":{blank}{timestamp}}}'
+    if random.random() < 0.3:
+        at = random.randrange(len(text) + 1)
+        letter = random.choice(_NEAR_LETTERS)
+        text = text[:at] + random.choice(("", letter, letter)) + text[at + random.choice((0, 1)) :]
+    return text.encode("utf-8", "surrogatepass")
+
+
 # --- bytes --------------------------------------------------------------------------------------------------------
 
 _SPECIAL_BYTES = (
@@ -363,6 +382,7 @@ _SHARES: tuple[tuple[_Way, float], ...] = (
     (_canonical, 20),
     (_spelled, 25),
     (_composed, 40),
+    (_nearly_canonical, 40),
     (_malformed, 10),
     (_bytes, 3),
     (_nested, 0.3),

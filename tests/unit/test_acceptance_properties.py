@@ -10,7 +10,8 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs import contract
+from spark_jobs.acceptance import Rejection, accept
+from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
 
 NOW = 1_746_677_558_300
@@ -61,12 +62,13 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(objects() | damaged(), st.sampled_from([NOW, 0, 253_402_300_799_999]))
 @settings(max_examples=1_000, deadline=None)
-def test_the_rule_and_the_reference_agree(value: bytes, record_timestamp: int) -> None:
-    verdict = contract.accept(value, record_timestamp)
+def test_the_rule_its_batches_and_the_reference_agree(value: bytes, record_timestamp: int) -> None:
+    verdict = accept(value, record_timestamp)
+    assert batch_verdicts([value, value], [record_timestamp, record_timestamp]) == [verdict, verdict]
     try:
         tick = acceptance.accept(value, record_timestamp)
     except acceptance.Rejected:
-        assert isinstance(verdict, contract.Rejection)
+        assert isinstance(verdict, Rejection)
         assert verdict.reason
     else:
         assert verdict == (tick.symbol, tick.units, tick.timestamp)

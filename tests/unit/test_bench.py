@@ -18,7 +18,8 @@ from bench.limits import SymbolKernel, blocks
 from bench.provide import PEERS
 from bench.rates import Seen, best_correct, is_correct, ratio, rounded, summary, sustained
 from bench.ticks import START_MS, final_passages, final_statistics, payloads, random_walk
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC, Tick, accept
+from spark_jobs.acceptance import Tick, accept
+from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from tests.reference.ideal import snapshot
 from tests.reference.model import Message, evaluate
 

@@ -1,4 +1,4 @@
-"""The accept/reject rule and the JSON forms."""
+"""The accept/reject rule: about one message, and about the same messages as a batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs import contract
-from spark_jobs.contract import Rejection, Tick, accept
+from spark_jobs import acceptance
+from spark_jobs.acceptance import Rejection, Tick
+from spark_jobs.contract import price_text
+from tests.batch_verdicts import batch_verdicts
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
@@ -19,6 +21,13 @@ TICK = Tick("BTCUSDT", 9_919_048_000_000, NOW)
 
 def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str = '"2025-05-08T04:12:38.3Z"') -> bytes:
     return f'{{"symbol":{symbol},"price":{price},"timestamp":{timestamp}}}'.encode()
+
+
+def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
+    """The verdict on one message, which must be the same in a batch."""
+    verdict = acceptance.accept(value, record_timestamp)
+    assert batch_verdicts([value], [record_timestamp]) == [verdict]
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -161,4 +170,4 @@ def test_both_paths_read_a_price_alike(price: Decimal) -> None:
     assert canonical == accept(b" " + message(price=text), NOW)
     assert isinstance(canonical, Tick)
     assert Decimal(canonical.price) == price * 10**8
-    assert contract.price_text(canonical.price) == text
+    assert price_text(canonical.price) == text

@@ -1,0 +1,27 @@
+"""The verdicts of the accept rule for batches in the form in which the rule for one message gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from spark_jobs.acceptance import Rejection, Tick
+from spark_jobs.batch_acceptance import accept_batch
+
+
+def batch_verdicts(values: Sequence[bytes | None], record_timestamps: Sequence[int]) -> list[Tick | Rejection]:
+    """What `accept_batch` says of each message."""
+    verdicts = accept_batch(pa.array(values, pa.binary()), np.array(record_timestamps, dtype=np.int64))
+    assert len(set(verdicts.symbols)) == len(verdicts.symbols)
+    found: list[Tick | Rejection] = []
+    columns = (verdicts.of_symbol, verdicts.prices, verdicts.timestamps)
+    for at, (symbol, price, timestamp) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        if symbol < 0:
+            assert (symbol, price, timestamp) == (-1, 0, 0)
+            found.append(Rejection(verdicts.reasons[at]))
+        else:
+            assert at not in verdicts.reasons
+            found.append(Tick(verdicts.symbols[symbol], price, timestamp))
+    return found
