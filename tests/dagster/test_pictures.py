@@ -25,7 +25,8 @@ TICKS = 1_000
 def pictures(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     """By asset, whether its materialisation or observation carries a picture."""
     found = {}
-    told = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    told: list[dg.AssetMaterialization | dg.AssetObservation] = []
+    told += [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
     told += [event.asset_observation_data.asset_observation for event in result.get_asset_observation_events()]
     for each in told:
         picture = each.metadata.get("last_hour")
