@@ -1,4 +1,4 @@
-"""What a materialisation tells: rows, version and size of a table, a stream's log, a picture of the last hour.
+"""What materialisations and observations tell: rows, version, size, a stream's log, a picture of the last hour.
 
 Here: Dagster metadata from what was found. Not here: what an asset is (`orchestration.asset_specs`).
 """
@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.lakehouse import Lakehouse
+from orchestration.mongo_load import Loaded
 from orchestration.picture_data import lag_curves, read_curves
 from orchestration.pictures import draw, markdown
 from orchestration.settings import OrchestrationSettings, read_endpoints
@@ -37,6 +38,11 @@ def table_metadata(lakehouse: Lakehouse, table: str) -> dict[str, Any]:
     if content.last_event_time is not None:
         metadata["last_event_time"] = dg.MetadataValue.timestamp(content.last_event_time)
     return metadata
+
+
+def collection_metadata(record: Loaded) -> dict[str, Any]:
+    """What there is to say of a collection as it was loaded last."""
+    return {"dagster/row_count": record.documents, "delta_version": record.delta_version}
 
 
 def log_metadata(streams: Streams, name: str, prefix: str = "") -> dict[str, dg.MetadataValue[Any]]:

@@ -5,6 +5,7 @@ Not here: what each asset is (`orchestration.asset_specs`), its checks (`.check_
 (`.sensors`), how it is done (`.streams`, `.mongo_load`).
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from orchestration.asset_specs import (
     topic_spec,
 )
 from orchestration.mongo_load import COLLECTIONS, LoadError, fault, load
+from orchestration.reporting import event_of
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource
 from orchestration.settings import OrchestrationSettings
 from orchestration.streams import StreamError
@@ -111,16 +113,26 @@ def collections_asset(settings: OrchestrationSettings) -> dg.AssetsDefinition:
                 }
                 if window_load.last_event_time is not None:
                     metadata["last_event_time"] = dg.MetadataValue.timestamp(window_load.last_event_time)
-                yield dg.MaterializeResult(asset_key=COLLECTION_ASSETS[window_load.window], metadata=metadata)
+                asset = COLLECTION_ASSETS[window_load.window]
+                now = time.time()
+                event = event_of(context.instance, asset, metadata, now, now)
+                if _by_sensor(context) and isinstance(event, dg.AssetObservation):
+                    context.log_event(event)
+                else:
+                    yield dg.MaterializeResult(asset_key=asset, metadata=metadata)
 
     return collections
 
 
 def _shown(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dict[str, Any]:
     """What a load by hand shows: those that a sensor requests are too many for a picture each."""
-    if SENSOR_NAME_TAG in context.run.tags:
+    if _by_sensor(context):
         return {}
     return picture_metadata(lakehouse.get(), context.instance, context.log) | board_metadata(lakehouse.settings())
+
+
+def _by_sensor(context: dg.AssetExecutionContext) -> bool:
+    return SENSOR_NAME_TAG in context.run.tags
 
 
 def all_assets(settings: OrchestrationSettings) -> list[dg.AssetsDefinition | dg.AssetSpec]:

@@ -5,7 +5,7 @@ Here: looking at what a check is about, and results. Not here: which checks ther
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import dagster as dg
 from pymongo.errors import PyMongoError
@@ -77,6 +77,16 @@ def table_content(
 ) -> Iterator[dg.AssetCheckResult]:
     """Read the last hour of the selected tables and collections, and judge it."""
     selected = [CheckKey(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys]
+    outcomes = look_into(lakehouse, mongo, selected)
+    for key in selected:
+        context.log.info("%s %s: %s", key.asset, key.name, outcomes[key].description)
+        yield checks.result(key, outcomes[key])
+
+
+def look_into(
+    lakehouse: LakehouseResource, mongo: MongoResource, selected: Collection[CheckKey]
+) -> dict[CheckKey, Outcome]:
+    """The outcome of the selected checks of tables and collections, now; there may be others of the same tables."""
     settings = lakehouse.settings()
     live = live_now(settings)
     step = settings.step_ms / 1_000 if live is not None else None
@@ -85,10 +95,7 @@ def table_content(
         outcomes |= check_table(lakehouse.get(), table, step, live)
     assets = [key.asset for key in selected if key.asset in WINDOW_OF]
     compared = _compared(lakehouse.get(), mongo, [WINDOW_OF[asset] for asset in assets])
-    outcomes |= {CheckKey(asset, "equals_table"): compared[WINDOW_OF[asset]] for asset in assets}
-    for key in selected:
-        context.log.info("%s %s: %s", key.asset, key.name, outcomes[key].description)
-        yield checks.result(key, outcomes[key])
+    return outcomes | {CheckKey(asset, "equals_table"): compared[WINDOW_OF[asset]] for asset in assets}
 
 
 def _compared(lakehouse: Lakehouse, mongo: MongoResource, windows: list[str]) -> dict[str, Outcome]:

@@ -17,6 +17,7 @@ from orchestration.assets import all_assets
 from orchestration.check_assets import check_tables, health, table_content
 from orchestration.drain_job import drain_streams
 from orchestration.history import backfill_results, reconcile_results, reconcile_tables
+from orchestration.hourly_job import check_everything
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.picture_job import draw_last_hour
 from orchestration.replay_job import replay
@@ -44,6 +45,7 @@ def build_definitions(
             replay,
             load_mongodb,
             maintain_tables,
+            check_everything,
             check_tables,
             reconcile_results,
             backfill_results,

@@ -5,7 +5,7 @@ Here: the jobs, the check, their configuration, what runs say. Not here: how it 
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,8 +13,9 @@ from deltalake.exceptions import DeltaError
 from pydantic import Field, field_validator
 from pymongo.errors import PyMongoError
 
-from orchestration import mongo_load
+from orchestration import checks, mongo_load
 from orchestration.backfill import BackfillError, TableBackfill, backfill
+from orchestration.checks import CheckKey, Outcome
 from orchestration.mongo_load import LoadError, fault, load
 from orchestration.recomputation import RESULT_TABLES
 from orchestration.reconcile import STRETCH_MINUTES, Findings, NothingToCompare, reconcile
@@ -137,42 +138,38 @@ def reconcile_tables(
     context: dg.AssetCheckExecutionContext, config: ReconcileConfig, lakehouse: LakehouseResource
 ) -> Iterator[dg.AssetCheckResult]:
     """Recompute the stretch and compare it."""
-    settings = lakehouse.settings()
     selected = {key.asset_key.to_user_string() for key in context.selected_asset_check_keys}
     until = None if config.until is None else datetime.datetime.fromisoformat(config.until)
+    tables = [table for table in RESULT_TABLES if table in selected]
     try:
-        found = reconcile(
-            settings.lakehouse,
-            round(settings.lateness_seconds * 1_000),
-            [table for table in RESULT_TABLES if table in selected],
-            minutes=config.minutes,
-            until=until,
-        )
+        outcomes = compared(lakehouse, tables, config.minutes, until)
     except NothingToCompare as error:
         # Whatever else the run is about has not failed: a stream can be materialised before there are prices.
-        for table in selected:
-            yield dg.AssetCheckResult(
-                asset_key=table,
-                check_name=CHECK,
-                passed=False,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=str(error),
-            )
-        return
-    for findings in found:
-        context.log.info("%s: %s", findings.table, findings.text())
-        yield check_result(findings)
+        outcomes = {CheckKey(table, CHECK): Outcome(False, str(error), checks.WARN) for table in tables}
+    for key, outcome in outcomes.items():
+        context.log.info("%s: %s", key.asset, outcome.description)
+        yield checks.result(key, outcome)
 
 
-def check_result(findings: Findings) -> dg.AssetCheckResult:
-    """What was found in a table, as Dagster knows it."""
-    return dg.AssetCheckResult(
-        asset_key=findings.table,
-        check_name=CHECK,
-        passed=findings.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=findings.text(),
-        metadata={
+def compared(
+    lakehouse: LakehouseResource,
+    tables: Sequence[str] = RESULT_TABLES,
+    minutes: float = STRETCH_MINUTES,
+    until: datetime.datetime | None = None,
+) -> dict[CheckKey, Outcome]:
+    """The outcome of the check of each of `tables`; raises what `reconcile` does."""
+    settings = lakehouse.settings()
+    lateness_ms = round(settings.lateness_seconds * 1_000)
+    found = reconcile(settings.lakehouse, lateness_ms, tables, minutes=minutes, until=until)
+    return {CheckKey(findings.table, CHECK): _outcome(findings) for findings in found}
+
+
+def _outcome(findings: Findings) -> Outcome:
+    return Outcome(
+        findings.passed,
+        findings.text(),
+        checks.ERROR,
+        {
             "rows_compared": findings.compared,
             "rows_backfilled": findings.backfilled,
             **{f"rows_{kind}": count for kind, count in findings.counts.items()},

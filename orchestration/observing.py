@@ -1,4 +1,4 @@
-"""What is observed once a minute: where prices come from, how far the topic and the streams have got, and how fast.
+"""What is observed once a minute: where prices come from, how far topic, streams and tables have got, and how fast.
 
 Here: the events, from one look. Not here: looking, and when (`orchestration.sensors`).
 """
@@ -12,6 +12,7 @@ from orchestration import processes
 from orchestration.asset_metadata import board_metadata
 from orchestration.asset_specs import EXCHANGE, TOPIC
 from orchestration.kafka import Offsets
+from orchestration.reporting import event_of
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.watch import Memory, StreamSight
 from spark_jobs.contract import TICKS_TOPIC
@@ -19,9 +20,18 @@ from spark_jobs.jobs import JOBS
 
 
 def observations(
-    settings: OrchestrationSettings, sights: Mapping[str, StreamSight], ends: Offsets, memory: Memory, now: float
+    settings: OrchestrationSettings,
+    sights: Mapping[str, StreamSight],
+    ends: Offsets,
+    tables: Mapping[str, Mapping[str, Any]],
+    memory: Memory,
+    instance: dg.DagsterInstance,
+    now: float,
 ) -> list[dg.AssetObservation | dg.AssetMaterialization]:
-    """Of source, topic and tables; notes in `memory` what rates are counted from."""
+    """Of source, topic and tables; notes in `memory` what rates are counted from.
+
+    `tables`: what there is to say of each that is there. Each has one event for that and for its stream.
+    """
     seconds = now - memory.observed_at
     counts: dict[str, int] = {}
     events: list[dg.AssetObservation | dg.AssetMaterialization] = []
@@ -46,27 +56,23 @@ def observations(
         events.append(event(asset_key=TOPIC, metadata=metadata))
     for name, sight in sights.items():
         heartbeat = sight.view.heartbeat
-        if not heartbeat:
-            continue
-        metadata = {"state": sight.view.state, **rate(name, heartbeat.get("input_rows", 0))}
-        metadata |= {
-            key: heartbeat[key]
-            for key in (
-                "input_rows",
-                "output_rows",
-                "late",
-                "duplicates",
-                "rejects",
-                "last_batch_ms",
-                "last_event_time",
-            )
-            if heartbeat.get(key) is not None
-        }
-        waiting = {"lag": sight.lag, "archive_lag": sight.archive_lag}
-        metadata |= {key: value for key, value in waiting.items() if value is not None}
-        events += [dg.AssetObservation(asset_key=table, metadata=metadata) for table in JOBS[name].tables]
+        stream = _stream(sight) | rate(name, heartbeat.get("input_rows", 0)) if heartbeat else {}
+        for table in JOBS[name].tables:
+            if table in tables:
+                changed_at = memory.tables[table].at
+                events.append(event_of(instance, table, stream | dict(tables[table]), changed_at, now))
+            elif stream:
+                events.append(dg.AssetObservation(asset_key=table, metadata=stream))
     memory.observed_at, memory.counts = now, counts
     return events
+
+
+def _stream(sight: StreamSight) -> dict[str, Any]:
+    """What there is to say of a stream that has a heartbeat."""
+    told = ("input_rows", "output_rows", "late", "duplicates", "rejects", "last_batch_ms", "last_event_time")
+    found = {key: sight.view.heartbeat[key] for key in told if sight.view.heartbeat.get(key) is not None}
+    waiting = {"lag": sight.lag, "archive_lag": sight.archive_lag}
+    return {"state": sight.view.state} | found | {key: lag for key, lag in waiting.items() if lag is not None}
 
 
 def _exchange(settings: OrchestrationSettings, producer: Mapping[str, Any]) -> dict[str, Any]:

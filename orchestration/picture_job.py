@@ -14,10 +14,11 @@ import dagster as dg
 from pydantic import Field
 from pymongo.errors import PyMongoError
 
-from orchestration.asset_metadata import board_metadata, picture_metadata, table_metadata
+from orchestration.asset_metadata import board_metadata, collection_metadata, picture_metadata, table_metadata
 from orchestration.asset_specs import COLLECTION_ASSETS
 from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import COLLECTIONS, fault
+from orchestration.mongo_load import COLLECTIONS, Loaded, fault
+from orchestration.reporting import event_of
 from orchestration.resources import LakehouseResource, MongoResource
 from spark_jobs.jobs import TABLES
 
@@ -54,16 +55,20 @@ def draw_pictures(
         return
     shown |= board_metadata(lakehouse.settings())
     for table in tables:
-        context.log_event(
-            dg.AssetMaterialization(asset_key=table, metadata=table_metadata(lakehouse.get(), table) | shown)
-        )
-    for asset, metadata in _collections(context, mongo, config.changed_within_minutes).items():
-        context.log_event(dg.AssetMaterialization(asset_key=asset, metadata=metadata | shown))
-    context.log.info("the last hour is drawn: see the latest materialisation of %s", ", ".join(tables))
+        _tell(context, table, table_metadata(lakehouse.get(), table) | shown)
+    for asset, record in loaded_collections(context, mongo).items():
+        if _within(record.loaded_at, config.changed_within_minutes):
+            _tell(context, asset, collection_metadata(record) | shown)
+    context.log.info("the last hour is drawn: see the latest observation of %s", ", ".join(tables))
 
 
-def _collections(context: dg.OpExecutionContext, mongo: MongoResource, minutes: int) -> dict[str, dict[str, Any]]:
-    """By asset, what there is to say of the collections that were loaded within so many minutes."""
+def _tell(context: dg.OpExecutionContext, asset: str, metadata: dict[str, Any]) -> None:
+    now = time.time()
+    context.log_event(event_of(context.instance, asset, metadata, now, now))
+
+
+def loaded_collections(context: dg.OpExecutionContext, mongo: MongoResource) -> dict[str, Loaded]:
+    """By asset, what the collections say of their last load; nothing when MongoDB does not answer, which is logged."""
     try:
         with mongo.open() as store:
             loaded = store.loaded()
@@ -71,9 +76,7 @@ def _collections(context: dg.OpExecutionContext, mongo: MongoResource, minutes: 
         context.log.warning("MongoDB %s", fault(error))
         return {}
     return {
-        asset: {"dagster/row_count": record.documents, "delta_version": record.delta_version}
-        for window, asset in COLLECTION_ASSETS.items()
-        if (record := loaded.get(COLLECTIONS[window])) is not None and _within(record.loaded_at, minutes)
+        asset: loaded[name] for window, asset in COLLECTION_ASSETS.items() if (name := COLLECTIONS[window]) in loaded
     }
 
 

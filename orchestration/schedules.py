@@ -6,8 +6,7 @@ Here: when. Not here: what a run does (`orchestration.jobs`), or what follows fr
 
 import dagster as dg
 
-from orchestration.check_assets import check_tables
-from orchestration.history import reconcile_results
+from orchestration.hourly_job import check_everything
 from orchestration.jobs import maintain_tables
 from orchestration.picture_job import PICTURE_MINUTES, changed, draw_last_hour
 from orchestration.resources import LakehouseResource
@@ -24,22 +23,12 @@ daily_maintenance = dg.ScheduleDefinition(
 
 hourly_checks = dg.ScheduleDefinition(
     name="hourly_checks",
-    job=check_tables,
+    job=check_everything,
     # What is checked is the last hour; not on the hour, when everybody else does something.
     cron_schedule="7 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Checks the last hour of every table and collection.",
-)
-
-
-hourly_reconcile = dg.ScheduleDefinition(
-    name="hourly_reconcile",
-    job=reconcile_results,
-    cron_schedule="41 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Compares the stored results with what follows from the prices, once an hour.",
+    description="Materialises tables and collections and evaluates all their checks, once an hour.",
 )
 
 
@@ -58,4 +47,4 @@ def pictures(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
     return dg.RunRequest()
 
 
-ALL_SCHEDULES = (daily_maintenance, hourly_checks, hourly_reconcile, pictures)
+ALL_SCHEDULES = (daily_maintenance, hourly_checks, pictures)

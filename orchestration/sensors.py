@@ -23,7 +23,6 @@ from orchestration.check_assets import live_now
 from orchestration.housekeeping import tidy_runs
 from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
 from orchestration.kafka import KafkaAway, Offsets
-from orchestration.lakehouse import Lakehouse, TableVersion
 from orchestration.mongo_load import TABLE, fault
 from orchestration.observing import observations
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
@@ -34,12 +33,11 @@ from orchestration.watch import (
     LOAD_POLICY,
     OBSERVE_SECONDS,
     Memory,
-    Reported,
     StreamSight,
     check_is_news,
     decide_load,
     decide_stream,
-    tables_to_report,
+    note_versions,
 )
 from spark_jobs.jobs import JOBS, TABLES, TOPICS
 
@@ -101,7 +99,7 @@ def load_failures(instance: dg.DagsterInstance) -> list[float]:
     jobs=list(STREAM_JOBS),
     minimum_interval_seconds=SUPERVISOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Keeps the wanted streams running, and reports their tables' new versions, their lag and their health.",
+    description="Keeps the wanted streams running, and observes their tables, their lag and their health.",
 )
 def supervisor(
     context: dg.SensorEvaluationContext,
@@ -119,9 +117,11 @@ def supervisor(
     requests = _requests(context, processes_, sights, memory, now, kafka_away)
     tables = lakehouse.get()
     found = {table: version for table in TABLES if (version := tables.version(table)) is not None}
-    events: list[Any] = [*_materialisations(tables, found, memory, now)]
+    note_versions(found, memory, now)
+    events: list[Any] = []
     if now - memory.observed_at >= OBSERVE_SECONDS:
-        events += observations(streams.settings(), sights, ends, memory, now)
+        told = {table: table_metadata(tables, table) for table in found}
+        events += observations(streams.settings(), sights, ends, told, memory, context.instance, now)
     events += _evaluations(sights, memory, live_now(streams.settings()), now)
     states = ", ".join(f"{name} {sight.view.state}" for name, sight in sights.items())
     return dg.SensorResult(
@@ -197,19 +197,11 @@ def _requests(
     return requests
 
 
-def _materialisations(
-    lakehouse: Lakehouse, found: Mapping[str, TableVersion], memory: Memory, now: float
-) -> Iterable[dg.AssetMaterialization]:
-    for table in tables_to_report(found, memory, now):
-        yield dg.AssetMaterialization(asset_key=table, metadata=table_metadata(lakehouse, table))
-        memory.tables[table] = Reported(found[table].table_id, found[table].version, now)
-
-
 def _evaluations(
     sights: Mapping[str, StreamSight], memory: Memory, live: float | None, now: float
 ) -> Iterable[dg.AssetCheckEvaluation]:
     for name, sight in sights.items():
-        # A version counts from when it was seen: that is at most half a minute after it came.
+        # A version counts from when it was seen: that is a few seconds after it came.
         committed = {table: memory.tables[table].at for table in JOBS[name].tables if table in memory.tables}
         facts = checks.StreamFacts(
             sight.view, sight.wanted, sight.lag, sight.archive_lag, memory.histories[name].given_up, committed

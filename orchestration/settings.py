@@ -100,7 +100,7 @@ class OrchestrationSettings(KafkaSettings):
     """`continuous`: until stopped. `available_now`: the streams process what the topics hold at the start, and end."""
     alert_webhook: SecretStr = SecretStr("")
     """Where alerts are posted to as JSON `{"text": …}`, as Slack takes them; empty = nowhere. A secret."""
-    alert_zscore: Annotated[float, Field(gt=0)] = 6
+    alert_zscore: Annotated[float, Field(gt=0)] = 11
     """From which |z| on a symbol and window is worth an alert."""
     alert_stale_seconds: Annotated[float, Field(ge=5)] = 60
     """How long no new tick may come from a source that should be sending."""

@@ -14,10 +14,8 @@ from orchestration.lakehouse import TableVersion
 from orchestration.mongo_load import COLLECTIONS, Loaded
 from orchestration.supervisor import Decision, History, Policy, StreamView, decide
 
-TABLE_SECONDS = 30.0
-"""Least time between two materialisation events of a table: the event log keeps them all."""
 OBSERVE_SECONDS = 60.0
-"""Time between two observations of an asset."""
+"""Time between two observations of an asset: the event log keeps them all."""
 CHECK_SECONDS = 600.0
 """After so long an unchanged check is reported again."""
 LOAD_POLICY = Policy(first_pause=15, longest_pause=300, limit=12)
@@ -27,8 +25,8 @@ _FORM = 1
 
 
 @dataclass(frozen=True)
-class Reported:
-    """The version of a table reported last, and when (epoch seconds)."""
+class Seen:
+    """The newest version of a table, and when it was first seen (epoch seconds)."""
 
     table_id: str
     version: int
@@ -40,7 +38,7 @@ class Memory:
     """What the supervisor sensor remembers from one tick to the next."""
 
     histories: dict[str, History] = field(default_factory=dict)
-    tables: dict[str, Reported] = field(default_factory=dict)
+    tables: dict[str, Seen] = field(default_factory=dict)
     checks: dict[str, tuple[bool, str, float]] = field(default_factory=dict)
     """By asset and name: whether it passed, its description, and when that was reported."""
     observed_at: float = 0.0
@@ -70,7 +68,7 @@ class Memory:
                 raise ValueError(f"the cursor has form {content['form']}")
             return Memory(
                 {name: History.from_json(history) for name, history in content["histories"].items()},
-                {name: Reported(*seen) for name, seen in content["tables"].items()},
+                {name: Seen(*seen) for name, seen in content["tables"].items()},
                 {name: (bool(seen[0]), str(seen[1]), float(seen[2])) for name, seen in content["checks"].items()},
                 float(content["observed_at"]),
                 {name: int(count) for name, count in content["counts"].items()},
@@ -106,14 +104,14 @@ def decide_stream(sight: StreamSight, history: History, now: float, kafka_away: 
     )
 
 
-def tables_to_report(found: Mapping[str, TableVersion], memory: Memory, now: float) -> list[str]:
-    """Tables whose newest version is another one than reported last, unless that was a moment ago."""
-    return [
-        table
+def note_versions(found: Mapping[str, TableVersion], memory: Memory, now: float) -> None:
+    """Note in `memory` the versions that were not seen before; what is not found is no table any more."""
+    memory.tables = {
+        table: seen
+        if (seen := memory.tables.get(table)) and (seen.table_id, seen.version) == (version.table_id, version.version)
+        else Seen(version.table_id, version.version, now)
         for table, version in found.items()
-        if (seen := memory.tables.get(table)) is None
-        or ((version.table_id, version.version) != (seen.table_id, seen.version) and now - seen.at >= TABLE_SECONDS)
-    ]
+    }
 
 
 def check_is_news(key: str, passed: bool, description: str, memory: Memory, now: float) -> bool:

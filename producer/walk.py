@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 STEP_SECONDS = 0.1
 
-_FLAT_CHANCE = 0.003  # per step, of beginning a flat stretch
-_FLAT_STEPS = (10, 600)  # its length: 1 s to 1 min
+_FLAT_CHANCE = 0.02  # per step, of beginning a flat stretch
+_FLAT_STEPS = (5, 40)  # its length: 0.5 to 4 s, as in quiet stretches of a busy market
 _JUMP_CHANCE = 0.001  # per step: one in 100 s or so
-_JUMP = (0.0005, 0.005)  # its size, relative
-_USUAL = 0.00003  # standard deviation of a usual step, relative
+_JUMP = (0.0002, 0.0011)  # its size, relative: the largest in ten minutes of Bitcoin was 0.095 %
+_USUAL = 0.00004  # standard deviation of a usual step, relative
 _RETURN = 0.0002  # share of the distance from the first price that a step takes back: the walk stays in sight
 
 

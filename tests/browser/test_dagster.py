@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
@@ -16,6 +18,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from orchestration.watch import OBSERVE_SECONDS
 from tests.browser.test_board import drawn, pick
 from tests.running_stack import stack, status, wait_until
 
@@ -139,9 +142,27 @@ def test_a_stream_is_launched_and_watched_in_dagster(
     pages.until_said("Launched run")
     pages.follow("View")
     pages.until_ended()
-    # A stream makes its table anew every half a minute, and the list shows the checks since then: the run tells of all.
     pages.until(lambda: pages.text().count("ASSET_CHECK_EVALUATION") >= 7, "not all checks were done")
+
+    pages.launch("check_everything")
+    time.sleep(OBSERVE_SECONDS + 15)  # the table has got new versions, and was observed
+    pages.open("/assets/zscores?view=checks", "no_duplicates")
+    time.sleep(3)  # the results come after the names
     screenshot("dagster-checks")
+    assert "Not evaluated" not in pages.text() and "reconcile" in pages.text()
+    assert shown_results(status(home)["dagster_url"], "zscores") >= {"fresh", "no_duplicates", "reconcile", "scores"}
+
+
+def shown_results(url: str, asset: str) -> set[str]:
+    """The checks of an asset of which Dagster's pages show a result: those of its latest materialisation."""
+    query = (
+        f'{{assetNodeOrError(assetKey: {{path: ["{asset}"]}}) {{... on AssetNode {{assetChecksOrError '
+        "{... on AssetChecks {checks {name executionForLatestMaterialization {status}}}}}}}"
+    )
+    request = Request(f"{url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as answer:
+        found = json.load(answer)["data"]["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    return {check["name"] for check in found if check["executionForLatestMaterialization"]}
 
 
 def test_the_board_follows_the_simulator(

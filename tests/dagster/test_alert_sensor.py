@@ -144,7 +144,7 @@ def add_state(instance: dg.DagsterInstance, name: str) -> InstigatorState:
 def score(watch: Watch, amiss: bool) -> None:
     start = datetime.datetime(2025, 5, 8, 12, tzinfo=datetime.UTC)
     # The time of the ticks is of no importance: a recording of last year is looked at as it arrives.
-    table = rows("zscores", start, range(10), 7.25) if amiss else rows("zscores", start, range(2_000, 2_010))
+    table = rows("zscores", start, range(10), 12.25) if amiss else rows("zscores", start, range(2_000, 2_010))
     append(watch.home / "lakehouse", "zscores", table)
 
 
@@ -155,7 +155,7 @@ def score(watch: Watch, amiss: bool) -> None:
         (source, "source", "No new tick from simulator (for 60 s: HTTP 500)", 15.0),
         (check, "check:zscores:scores", "The check scores of zscores fails (not finite: 1 of 30s)", 15.0),
         (sensor, "sensor:load_new_zscores", "The sensor load_new_zscores fails (DeltaError: no space left)", 15.0),
-        (score, "zscore:BTCUSDT:30s", "BTCUSDT is far from its 30s mean (z-score +7.25, the limit is 6)", 300.0),
+        (score, "zscore:BTCUSDT:30s", "BTCUSDT is far from its 30s mean (z-score +12.25, the limit is 11)", 300.0),
     ],
 )
 def test_each_kind_is_raised_once_and_cleared_once(

@@ -16,7 +16,7 @@ from orchestration.kafka import Topics
 from orchestration.resources import TopicsResource
 from orchestration.settings import OrchestrationSettings
 from orchestration.status import collect
-from orchestration.watch import Memory
+from orchestration.watch import OBSERVE_SECONDS, Memory
 from spark_jobs.jobs import JOBS, TOPICS
 from tests.dagster.conftest import definitions, make_run
 from tests.zscore_tables import append, rows
@@ -241,7 +241,9 @@ def test_nothing_is_attempted_while_kafka_is_away(stand_in_home: Path, instance:
     assert requested(tick(stand_in_home, instance, result.cursor)) == [("launch_streams", list(JOBS))]
 
 
-def test_new_versions_are_reported_once(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+def test_a_table_is_materialised_when_it_appears_and_observed_once_a_minute(
+    stand_in_home: Path, instance: dg.DagsterInstance
+) -> None:
     append(stand_in_home / "lakehouse", rows(range(12)))
     first = tick(stand_in_home, instance)
     (event,) = [event for event in first.asset_events if isinstance(event, dg.AssetMaterialization)]
@@ -254,8 +256,24 @@ def test_new_versions_are_reported_once(stand_in_home: Path, instance: dg.Dagste
     assert [column.name for column in schema.columns] == [
         "symbol", "timestamp", "z_scores", "date",
     ]  # fmt: skip
-    second = tick(stand_in_home, instance, first.cursor)
-    assert not [event for event in second.asset_events if isinstance(event, dg.AssetMaterialization)]
+    assert not reports(tick(stand_in_home, instance, first.cursor))
+
+    instance.report_runless_asset_event(event)
+    append(stand_in_home / "lakehouse", rows(range(12, 15)))
+    assert not reports(tick(stand_in_home, instance, first.cursor))
+    memory = Memory.from_cursor(first.cursor)
+    memory.observed_at -= OBSERVE_SECONDS
+    (seen,) = reports(tick(stand_in_home, instance, memory.to_cursor()))
+    assert isinstance(seen, dg.AssetObservation), "a materialisation would hide the results of the checks"
+    assert seen.metadata["dagster/row_count"].value == 15
+
+
+def reports(result: dg.SensorResult) -> list[Any]:
+    """What is told of the table zscores."""
+    kinds = dg.AssetMaterialization | dg.AssetObservation
+    return [
+        event for event in result.asset_events if isinstance(event, kinds) and event.asset_key == dg.AssetKey("zscores")
+    ]
 
 
 def test_unchanged_checks_and_recent_observations_are_not_repeated(

@@ -20,7 +20,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from orchestration.code_server import end_orphaned_runs, forget_attempts
 from orchestration.sensors import supervisor
 from orchestration.supervisor import History
-from orchestration.watch import Memory, Reported
+from orchestration.watch import Memory, Seen
 
 
 @dg.job
@@ -59,7 +59,7 @@ def sensor_state(name: str, cursor: str | None) -> InstigatorState:
 
 
 def test_streams_that_were_given_up_are_tried_anew_and_all_else_is_remembered() -> None:
-    tables = {"prices": Reported("a", 3, 2.5)}
+    tables = {"prices": Seen("a", 3, 2.5)}
     tired = Memory({"moving": History((1.0, 2.0), "disk full"), "trend": History((3.0,))}, tables, observed_at=4.5)
     with dg.DagsterInstance.local_temp() as instance:
         for name in (supervisor.name, "load_new_zscores"):

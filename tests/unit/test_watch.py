@@ -13,14 +13,13 @@ from orchestration.supervisor import History, StreamView
 from orchestration.watch import (
     CHECK_SECONDS,
     LOAD_POLICY,
-    TABLE_SECONDS,
     Memory,
-    Reported,
+    Seen,
     StreamSight,
     check_is_news,
     decide_load,
     decide_stream,
-    tables_to_report,
+    note_versions,
 )
 
 NOW = 1_000_000.0
@@ -106,23 +105,21 @@ def test_a_run_under_way_keeps_the_history() -> None:
     assert decide_stream(sight, history, NOW, None).history == history
 
 
-def test_a_table_is_reported_when_new_or_advanced_but_not_too_often() -> None:
-    memory = Memory(
-        tables={
-            "same": Reported("a", 3, 0.0),
-            "advanced": Reported("a", 3, NOW - TABLE_SECONDS),
-            "recent": Reported("a", 3, NOW - TABLE_SECONDS + 1),
-            "made anew": Reported("b", 3, 0.0),
-        }
-    )
+def test_a_version_counts_from_when_it_was_first_seen() -> None:
+    memory = Memory(tables={name: Seen("a", 3, 5.0) for name in ("same", "advanced", "made anew", "gone")})
     found = {
         "same": TableVersion("a", 3),
         "advanced": TableVersion("a", 4),
-        "recent": TableVersion("a", 4),
-        "made anew": TableVersion("a", 3),
+        "made anew": TableVersion("b", 3),
         "first": TableVersion("a", 0),
     }
-    assert tables_to_report(found, memory, NOW) == ["advanced", "made anew", "first"]
+    note_versions(found, memory, NOW)
+    assert memory.tables == {
+        "same": Seen("a", 3, 5.0),
+        "advanced": Seen("a", 4, NOW),
+        "made anew": Seen("b", 3, NOW),
+        "first": Seen("a", 0, NOW),
+    }
 
 
 def test_a_check_is_news_when_it_changes_and_now_and_then() -> None:
@@ -136,7 +133,7 @@ def test_a_check_is_news_when_it_changes_and_now_and_then() -> None:
 
 def test_memory_survives_the_cursor() -> None:
     memory = Memory(
-        {"moving": History((1.5,), "why")}, {"prices": Reported("a", 3, 2.5)}, {"k": (True, "d", 3.5)}, 4.5, {"n": 6}
+        {"moving": History((1.5,), "why")}, {"prices": Seen("a", 3, 2.5)}, {"k": (True, "d", 3.5)}, 4.5, {"n": 6}
     )
     assert Memory.from_cursor(memory.to_cursor()) == memory
     assert Memory.from_cursor(None) == Memory.from_cursor("") == Memory()
