@@ -184,7 +184,8 @@ def create_topics(
     `security`: further settings of librdkafka, for a broker that is not the local one. Raises TopicMismatch,
     KafkaException, NotReady.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap, **(security or {})})
+    # What fails is raised; what the client would print besides, long after the topics are made, frightens people.
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **(security or {})})
     existing = admin.list_topics(timeout=10).topics
     for name in names:
         if name in existing and len(existing[name].partitions) != partitions:
