@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from orchestration import processes
@@ -41,7 +42,15 @@ def commit_marker(bootstrap: str, topic: str, group: str) -> None:
 def committed(bootstrap: str, topic: str, group: str) -> int:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_committed"})
     try:
-        return consumer.committed([TopicPartition(topic, 0)], 60)[0].offset
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return consumer.committed([TopicPartition(topic, 0)], 60)[0].offset
+            except KafkaException as error:
+                # A broker that has just started may not know for a moment that it is the group's coordinator.
+                if error.args[0].code() != KafkaError.NOT_COORDINATOR or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
     finally:
         consumer.close()
 
