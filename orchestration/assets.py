@@ -114,9 +114,11 @@ def collections_asset(settings: OrchestrationSettings) -> dg.AssetsDefinition:
                 if window_load.last_event_time is not None:
                     metadata["last_event_time"] = dg.MetadataValue.timestamp(window_load.last_event_time)
                 asset = COLLECTION_ASSETS[window_load.window]
+                # A load by hand is a materialisation in any case.
                 now = time.time()
-                event = event_of(context.instance, asset, metadata, now, now)
-                if _by_sensor(context) and isinstance(event, dg.AssetObservation):
+                if _by_sensor(context) and isinstance(
+                    event := event_of(context.instance, asset, metadata, now, now), dg.AssetObservation
+                ):
                     context.log_event(event)
                 else:
                     yield dg.MaterializeResult(asset_key=asset, metadata=metadata)
