@@ -32,11 +32,12 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.price_history import TABLE as PRICES
 from orchestration.price_history import PriceHistory
 from orchestration.recomputation import RESULT_TABLES, complete_until, late_included, pieces, stored
-from orchestration.result_rows import compare, schema_of, to_arrow
+from orchestration.result_rows import compare, to_arrow
 from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, moment, text
 from spark_jobs import recompute
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.table_lock import table_lock
+from spark_jobs.tables import arrow_schema
 
 _LOCK_SECONDS = 120.0
 _FILE_BYTES = 64 * 2**20
@@ -115,7 +116,7 @@ class _Table:
         self._home.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryFile(dir=self._home) as file,
-            pq.ParquetWriter(file, schema_of(self._table)) as rows,
+            pq.ParquetWriter(file, arrow_schema(self._table)) as rows,
         ):
             # What takes long, and needs no lock: nothing but a backfill changes rows that are complete.
             seen = self._reader()
@@ -157,7 +158,7 @@ class _Table:
         written = pq.ParquetFile(file)
         write_deltalake(
             newest.opened,
-            pa.RecordBatchReader.from_batches(schema_of(self._table), written.iter_batches(recompute.TICKS_AT_ONCE)),
+            pa.RecordBatchReader.from_batches(arrow_schema(self._table), written.iter_batches(recompute.TICKS_AT_ONCE)),
             mode="overwrite",
             predicate=f"date = '{self._day}'",
             target_file_size=_FILE_BYTES,
@@ -239,7 +240,7 @@ class _Recomputed:
 
     def kept(self, reader: TableSnapshot) -> Iterator[pa.RecordBatch]:
         """The rows of the day, in a later version, that are not recomputed."""
-        schema = schema_of(reader.name)
+        schema = arrow_schema(reader.name)
         for symbol in sorted(reader.symbols(self._day)):
             for after, until in hours(self.until.get(symbol, self._before), self._last):
                 condition = f"symbol = {text(symbol)} AND {between(after, until)}"

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from spark_jobs.contract import WINDOWS, Floats, Integers
 from spark_jobs.passage import Answers
 from spark_jobs.recompute import Scored
+from spark_jobs.tables import arrow_schema
 
 NULL_BITS = 0x7FF8_0000_0000_0001
 MALFORMED_BITS = 0x7FF8_0000_0000_0002
@@ -126,21 +127,6 @@ def _column_bits(column: pa.Array) -> Integers:
     return np.where(missing, NULL_BITS, np.ascontiguousarray(values).view(np.int64))
 
 
-def schema_of(table: str) -> pa.Schema:
-    """The columns of a table as they are written."""
-    fields = FIELDS[table]
-    entry = pa.struct([("window", pa.string()), *fields.items()])
-    column = pa.list_(entry) if table in LIST_COLUMNS else next(iter(fields.values()))
-    return pa.schema(
-        [
-            ("symbol", pa.string()),
-            ("timestamp", _MICROSECONDS),
-            (value_column(table), column),
-            ("date", pa.date32()),
-        ]
-    )
-
-
 def to_arrow(table: str, symbol: str, rows: Rows) -> pa.RecordBatch:
     """Rows as they are written to the table. None of them may be malformed."""
     count = len(rows.times)
@@ -159,7 +145,7 @@ def to_arrow(table: str, symbol: str, rows: Rows) -> pa.RecordBatch:
     dates = pa.array((rows.times // _DAY_US).astype(np.int32)).cast(pa.date32())
     times = pa.array(rows.times).cast(_MICROSECONDS)
     return pa.RecordBatch.from_arrays(
-        [pa.array([symbol] * count, pa.string()), times, values, dates], schema=schema_of(table)
+        [pa.array([symbol] * count, pa.string()), times, values, dates], schema=arrow_schema(table)
     )
 
 

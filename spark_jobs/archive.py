@@ -1,25 +1,33 @@
-"""The Delta tables: how they are made, how a micro-batch is appended, and the rows copied from an output topic.
+"""The Delta tables: how they are made, and how a micro-batch is appended exactly once.
 
-Belongs here: making tables, appending exactly once, and the topic-to-table copy. Does not belong here: which columns
-they have (`tables`), how results come to be, or the `prices` and `rejects` tables' rows (`prices`).
+Belongs here: making tables, appending, and the copy of an output topic to its table. Does not belong here: which
+columns they have (`tables`), how messages become rows (`published`), or the rows of `prices` and `rejects` (`prices`).
 
 A table is fed from its topic, never from the computation: as the topic holds each result exactly once, and the
 micro-batch is recorded in Delta's log with the data, the table does too.
+
+It is `deltalake` that writes, in the task that reads the messages: a commit takes some hundredths of a second, where
+that of Delta's Java writer takes seconds of a small machine's time, in which the results of the same stream wait.
 """
 
 from __future__ import annotations
 
-from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from pyspark.sql import DataFrame
+
+from spark_jobs.published import table_rows
 from spark_jobs.settings import StreamSettings
-from spark_jobs.table_lock import table_lock_of_jvm
-from spark_jobs.tables import COLUMNS, ddl
+from spark_jobs.table_lock import table_lock
+from spark_jobs.tables import arrow_schema
 
-_PROPERTIES = {
-    # A checkpoint of the log costs as much as two commits; readers cope with a hundred small entries.
+_PROPERTIES: dict[str, str | None] = {
+    # A checkpoint of the log costs as much as some commits; readers cope with a hundred small entries.
     "delta.checkpointInterval": "100",
     # Readers can ask for the rows of a range of versions, whatever maintenance did to the files.
     "delta.enableChangeDataFeed": "true",
@@ -30,39 +38,87 @@ _LOCK_SECONDS = 300.0
 """Far longer than maintenance holds a table. The query ends then and says so, and is started again."""
 
 
-def _fields(table: str) -> list[StructField]:
-    columns = StructType.fromDDL(ddl(table))
-    assert isinstance(columns, StructType)
-    return columns.fields
+class TableTarget(NamedTuple):
+    """A table and where it is: plain data that Spark sends to its workers."""
+
+    table: str
+    uri: str
+    home: Path
+    """Where its lock is."""
+
+    @classmethod
+    def of(cls, table: str, settings: StreamSettings) -> TableTarget:
+        return cls(table, settings.table_uri(table), settings.home)
 
 
-def create_table(spark: SparkSession, table: str, settings: StreamSettings) -> None:
-    """Create a table unless it is there, so that it can be queried before the first result."""
-    builder = DeltaTable.createIfNotExists(spark).location(settings.table_uri(table)).partitionedBy("date")
-    for field, column in zip(_fields(table), COLUMNS[table], strict=True):
-        builder = builder.addColumn(field.name, field.dataType, comment=column.text)
-    for key, value in _PROPERTIES.items():
-        builder = builder.property(key, value)
-    builder.execute()
+def create_table(target: TableTarget) -> str:
+    """Create a table unless it is there, so that it can be queried before the first result. Returns its id."""
+    with table_lock(target.home, target.table, _LOCK_SECONDS):
+        DeltaTable.create(
+            target.uri,
+            arrow_schema(target.table),
+            mode="ignore",
+            partition_by=["date"],
+            configuration=_PROPERTIES,
+        )
+        return str(DeltaTable(target.uri).metadata().id)
 
 
-def archive_rows(messages: DataFrame, table: str) -> DataFrame:
-    """The rows of a table from Kafka records of its topic; a message that is not as it must be is a fault."""
-    fields = [field for field in _fields(table) if field.name != "date"]
-    parsed = F.from_json(
-        F.col("value").cast("string"),
-        StructType(fields),
-        {"mode": "FAILFAST", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSX"},
-    )
+def archive_batch(messages: DataFrame, query_id: str, batch: int, target: TableTarget) -> None:
+    """Append a micro-batch of Kafka records of a topic to the table that is its copy, once."""
     # One task writes one file: these commits are few, and small files are what readers pay for.
-    return messages.coalesce(1).select(parsed.alias("row")).select("row.*").withColumn("date", F.to_date("timestamp"))
+    messages.coalesce(1).mapInArrow(_Archiver(query_id, batch, target).write, "done boolean").collect()
 
 
-def append_batch(rows: DataFrame, table: str, query_id: str, batch: int, settings: StreamSettings) -> None:
-    """Append the rows of a micro-batch to a table, unless an earlier attempt at that micro-batch has done so.
+class _Archiver:
+    """The task side."""
 
-    Raises TableBusy when maintenance does not let go of the table.
+    def __init__(self, query_id: str, batch: int, target: TableTarget) -> None:
+        self._query_id = query_id
+        self._batch = batch
+        self._target = target
+
+    def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = (table_rows(self._target.table, batch.column("value")) for batch in batches if len(batch))
+        append(self._target, rows, self._query_id, self._batch)
+        yield pa.RecordBatch.from_pydict({"done": [True]})
+
+
+def append(target: TableTarget, rows: Iterator[pa.RecordBatch], query_id: str, batch: int) -> None:
+    """Append the rows of a micro-batch in one commit, unless an earlier attempt at that micro-batch has done so.
+
+    All rows are taken in either case; memory is bounded by what a file's writer holds. Without rows nothing is
+    committed. Raises TableBusy when maintenance does not let go of the table, DeltaError, OSError and whatever `rows`
+    raises: then nothing has been committed.
     """
-    with table_lock_of_jvm(rows.sparkSession, settings.home, table, _LOCK_SECONDS):
-        writer = rows.write.format("delta").mode("append").partitionBy("date")
-        writer.option("txnAppId", query_id).option("txnVersion", batch).save(settings.table_uri(table))
+    batches = (some for some in rows if len(some))
+    with table_lock(target.home, target.table, _LOCK_SECONDS):
+        opened = DeltaTable(target.uri)
+        done = opened.transaction_version(query_id)
+        first = next(batches, None)
+        if first is not None and (done is None or done < batch):
+            _commit(opened, target.table, chain((first,), batches), Transaction(query_id, batch))
+    for _ in batches:
+        pass
+
+
+def _commit(opened: DeltaTable, table: str, batches: Iterator[pa.RecordBatch], transaction: Transaction) -> None:
+    failures: list[Exception] = []
+
+    def made() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    try:
+        write_deltalake(
+            opened,
+            pa.RecordBatchReader.from_batches(arrow_schema(table), made()),
+            mode="append",
+            commit_properties=CommitProperties(app_transactions=[transaction]),
+        )
+    except Exception as error:
+        # What was raised where rows are made comes back from Arrow as a text.
+        raise (failures[0] if failures else error) from None

@@ -1,7 +1,7 @@
-"""The JSON forms of all results: many messages formed at once, and the statistics read back.
+"""The JSON forms of all results: many messages formed at once.
 
-Belongs here: what a result looks like on a topic, as pure functions from arrays to bytes and back. Does not belong
-here: what ticks look like (`acceptance`), how results come to be (`sliding`, `matching`, `passage`).
+Belongs here: what a result looks like on a topic, as pure functions from arrays to bytes. Does not belong here: reading
+them back (`published`), what ticks look like (`acceptance`), how results come to be (`sliding`, `matching`, `passage`).
 
 Messages of all symbols are formed together, column by column in Arrow: one by one they cost more than all that is
 computed for them. Until then results travel as packed numbers.
@@ -10,13 +10,12 @@ computed for them. Until then results travel as packed numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC, Floats, Integers
 
@@ -114,59 +113,3 @@ def _rows(texts: pa.Array, count: int) -> list[pa.Array]:
 def _joined(pieces: list[Any]) -> pa.Array:
     """Texts and columns of n texts put together, null as it is in JSON."""
     return pc.binary_join_element_wise(*pieces, "", null_handling="replace", null_replacement="null")
-
-
-class StatisticsBlock(NamedTuple):
-    """n statistics messages read back; averages and deviations have shape (windows, n), NaN where null."""
-
-    symbols: pa.Array
-    timestamps: Integers
-    averages: Floats
-    deviations: Floats
-
-
-def read_statistics(values: list[bytes]) -> StatisticsBlock:
-    """Read n ≥ 1 messages of the statistics topic as they were formed here, so to Arrow's CSV reader.
-
-    It takes a fifth of the time of its JSON reader, as messages differ only in what stands between the same commas.
-    They are our own output: anything odd in what is read of them is a fault and raises ValueError.
-    """
-    content = b"\n".join(values)
-    fields = 2 + 4 * len(WINDOWS)
-    table = pa_csv.read_csv(
-        pa.BufferReader(content),
-        read_options=pa_csv.ReadOptions(
-            use_threads=False, block_size=len(content) + 1, column_names=[str(field) for field in range(fields)]
-        ),
-        parse_options=pa_csv.ParseOptions(quote_char=False, escape_char=False),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={str(field): pa.string() for field in range(fields)}, strings_can_be_null=False
-        ),
-    ).combine_chunks()
-    if table.num_rows != len(values):
-        raise ValueError(f"{table.num_rows} statistics messages where there should be {len(values)}")
-    columns = [column.chunk(0) for column in table.columns]
-    times = _between('{"timestamp":"', columns[0], 'Z"')
-    symbols = _between('"symbol":"', columns[1], '"')
-    averages, deviations = [], []
-    for position, window in enumerate(WINDOWS):
-        label, average, deviation, ticks = columns[2 + 4 * position : 6 + 4 * position]
-        begin, end = "" if position else '"stats":[', "" if position < len(WINDOWS) - 1 else "]}"
-        _between(f'{begin}{{"window":"{window}"', label, "")
-        averages.append(_between('"avg_price":', average, "").cast(pa.float64()).to_numpy())
-        spread = _between('"std_price":', deviation, "")
-        deviations.append(pc.if_else(pc.equal(spread, "null"), "nan", spread).cast(pa.float64()).to_numpy())
-        _between('"count":', ticks, "}" + end)
-    times = pc.replace_substring(times, "T", " ").cast(pa.timestamp("ms"))
-    return StatisticsBlock(symbols, times.cast(pa.int64()).to_numpy(), np.stack(averages), np.stack(deviations))
-
-
-def _between(prefix: str, texts: pa.Array, suffix: str) -> pa.Array:
-    """What stands between two texts. Raises ValueError where these are not there."""
-    right = pc.starts_with(texts, prefix)
-    if suffix:
-        right = pc.and_(right, pc.ends_with(texts, suffix))
-    if not pc.all(right).as_py():
-        strange = texts.filter(pc.invert(right))[0].as_py()
-        raise ValueError(f"not of a statistics message: {strange[:200]!r}, for {prefix}…{suffix}")
-    return pc.utf8_slice_codeunits(texts, len(prefix), -len(suffix) if suffix else None)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from spark_jobs.batch_acceptance import accept_batch
 from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC, WINDOWS, Floats, Integers
-from spark_jobs.messages import read_statistics
+from spark_jobs.published import read_statistics
 
 TICKS, STATISTICS, REJECTED = 0, 1, 2
 """The kinds of packed rows. A `REJECTED` row carries only a count, under the symbol "" that no tick can have."""
@@ -85,7 +85,7 @@ def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | 
 
 
 def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
-    block = read_statistics(batch.column("value").to_pylist())
+    block = read_statistics(batch.column("value"))
     offsets = batch.column("offset").to_numpy(zero_copy_only=False)
     integers = np.stack((offsets, block.timestamps)).astype("<i8").view("<f8")
     words = np.concatenate((integers, block.averages, block.deviations)).astype("<f8")

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame
 
-from spark_jobs.archive import append_batch
+from spark_jobs.archive import TableTarget, append
 from spark_jobs.batch_acceptance import accept_batch
 from spark_jobs.contract import Integers
 from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
+from spark_jobs.tables import arrow_schema
 
 ROW_TYPE = (
     "symbol string, price decimal(18,8), timestamp timestamp, raw binary, reason string,"
@@ -41,6 +42,9 @@ _ROW_SCHEMA = pa.schema(
         ("ingested_at", _MICROSECONDS),
     ]
 )
+
+_REPORT_TYPE = "kept bigint, refused bigint, event_time bigint"
+_REPORT_SCHEMA = pa.schema([("kept", pa.int64()), ("refused", pa.int64()), ("event_time", pa.int64())])
 
 
 def classify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -75,30 +79,48 @@ def _decimals(prices: Integers) -> pa.Array:
 
 
 def write_batch(messages: DataFrame, query_id: str, batch: int, settings: StreamSettings) -> Published:
-    """Append a micro-batch of Kafka records to the two tables; what an earlier attempt appended is skipped by Delta.
+    """Append a micro-batch of Kafka records to the two tables, each once.
 
     What was counted is read from the tables, so a repeated micro-batch changes nothing.
     """
-    rows = messages.coalesce(1).mapInArrow(classify, ROW_TYPE).persist()
-    try:
-        is_reject = F.col("reason").isNotNull()
-        total, rejects, event_time = rows.agg(
-            F.count("*"), F.count_if(is_reject), F.max(F.unix_millis("timestamp"))
-        ).collect()[0]
-        kafka = ("topic", "partition", "offset", "ingested_at")
-        ticks = rows.where(~is_reject).select("symbol", "price", "timestamp", *kafka)
-        refused = rows.where(is_reject).select("raw", "reason", *kafka)
-        if total > rejects:
-            append_batch(ticks.withColumn("date", F.to_date("timestamp")), "prices", query_id, batch, settings)
-        if rejects:
-            append_batch(refused.withColumn("date", F.to_date("ingested_at")), "rejects", query_id, batch, settings)
-    finally:
-        rows.unpersist()
-    kept, refused_ever = (_count(messages.sparkSession, table, settings) for table in ("prices", "rejects"))
-    counts = {"input_rows": kept + refused_ever, "output_rows": kept, "late": 0, "duplicates": 0}
-    return Published({**counts, "rejects": refused_ever}, event_time)
+    writer = _Writer(query_id, batch, TableTarget.of("prices", settings), TableTarget.of("rejects", settings))
+    (row,) = messages.coalesce(1).mapInArrow(writer.write, _REPORT_TYPE).collect()
+    kept, refused = row["kept"], row["refused"]
+    counts = {"input_rows": kept + refused, "output_rows": kept, "late": 0, "duplicates": 0, "rejects": refused}
+    return Published(counts, row["event_time"])
 
 
-def _count(spark: SparkSession, table: str, settings: StreamSettings) -> int:
-    """Delta answers this from its log, without reading data."""
-    return spark.read.format("delta").load(settings.table_uri(table)).count()
+class _Writer:
+    """The task side."""
+
+    def __init__(self, query_id: str, batch: int, prices: TableTarget, rejects: TableTarget) -> None:
+        self._query_id = query_id
+        self._batch = batch
+        self._prices = prices
+        self._rejects = rejects
+
+    def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        refused: list[pa.RecordBatch] = []
+        latest: list[int] = []
+
+        def ticks() -> Iterator[pa.RecordBatch]:
+            for rows in classify(batches):
+                rejected = pc.is_valid(rows.column("reason"))
+                refused.append(_rows_of("rejects", rows.filter(rejected), "ingested_at"))
+                accepted = rows.filter(pc.invert(rejected))
+                if len(accepted):
+                    latest.append(pc.max(accepted.column("timestamp").cast(pa.int64())).as_py() // 1_000)
+                yield _rows_of("prices", accepted, "timestamp")
+
+        append(self._prices, ticks(), self._query_id, self._batch)
+        append(self._rejects, iter(refused), self._query_id, self._batch)
+        kept, refused_ever = (DeltaTable(target.uri).count() for target in (self._prices, self._rejects))
+        report = {"kept": kept, "refused": refused_ever, "event_time": max(latest, default=None)}
+        yield pa.RecordBatch.from_pylist([report], schema=_REPORT_SCHEMA)
+
+
+def _rows_of(table: str, rows: pa.RecordBatch, dated_by: str) -> pa.RecordBatch:
+    """The columns that belong to a table, with the date of one of them."""
+    schema = arrow_schema(table)
+    columns = [rows.column(name) for name in schema.names[:-1]]
+    return pa.RecordBatch.from_arrays([*columns, rows.column(dated_by).cast(pa.date32())], schema=schema)

@@ -14,13 +14,13 @@ import zipimport
 import confluent_kafka
 import numpy
 import pandas
-import pyarrow.json
 from pyspark.daemon import manager
 
 import spark_jobs.operators
+import spark_jobs.prices
 import spark_jobs.sinks
 
-_IMPORTED_BEFORE_THE_FORK = (confluent_kafka, numpy, pandas, pyarrow.json, spark_jobs.operators, spark_jobs.sinks)
+_IMPORTED_BEFORE_THE_FORK = (confluent_kafka, numpy, pandas, spark_jobs.operators, spark_jobs.prices, spark_jobs.sinks)
 
 
 def _keep(importer: zipimport.zipimporter) -> None:

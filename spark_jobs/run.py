@@ -4,7 +4,7 @@ Belongs here: reading Kafka, starting and watching queries. Does not belong here
 launching it as a process or judging its health (others' part).
 
 Every job has a compute query, named after the job. A job that publishes to topics has, for each, an archive query
-that copies the topic to a Delta table with longer micro-batches, because a Delta commit costs more than all else.
+that copies the topic to a Delta table with longer micro-batches, as each leaves a file that readers pay for.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from spark_jobs import prices
-from spark_jobs.archive import append_batch, archive_rows, create_table
+from spark_jobs.archive import TableTarget, archive_batch, create_table
 from spark_jobs.checkpoint_files import files_at, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
 from spark_jobs.checkpoints import Checkpoint, Progress
@@ -131,10 +130,11 @@ class _Job:
         self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
         """By query, with the topics that it reads."""
         self._locks: list[Any] = []
+        self._table_ids: dict[str, str] = {}
 
     def run(self) -> None:
         for table in self._spec.tables:
-            create_table(self._spark, table, self._settings)
+            self._table_ids[table] = create_table(TableTarget.of(table, self._settings))
         if self._settings.trigger == "available_now":
             self._run_available()
         else:
@@ -207,8 +207,8 @@ class _Job:
             yield partial(self._start_archive, table, topic)
 
     def _start_compute(self) -> StreamingQuery:
-        messages = self._read(self._spec.inputs)
         if self._spec.outputs:
+            messages = self._read(self._spec.inputs, self._settings.max_offsets_per_trigger)
             processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
             source = _results(messages, processor, self._settings.state_partitions)
             identity: dict[str, Any] = {
@@ -217,16 +217,16 @@ class _Job:
             }
             interval = self._settings.trigger_interval_seconds
         else:
-            source = messages
-            identity = {table: self._table_id(table) for table in self._spec.tables}
+            source = self._read(self._spec.inputs, self._settings.archive_max_offsets_per_trigger)
+            identity = dict(self._table_ids)
             interval = self._settings.archive_interval_seconds
         writer = source.writeStream.foreachBatch(self._write_batch)
         return self._start(self._spec.name, self._spec.inputs, writer, interval, identity)
 
     def _start_archive(self, table: str, topic: str) -> StreamingQuery:
-        rows = archive_rows(self._read((topic,)), table)
-        writer = rows.writeStream.foreachBatch(partial(self._append_batch, table))
-        identity = {table: self._table_id(table)}
+        messages = self._read((topic,), self._settings.archive_max_offsets_per_trigger)
+        writer = messages.writeStream.foreachBatch(partial(self._archive_batch, table))
+        identity = {table: self._table_ids[table]}
         return self._start(table, (topic,), writer, self._settings.archive_interval_seconds, identity)
 
     def _start(
@@ -277,7 +277,7 @@ class _Job:
                 raise refusal(query, self._spec.name, gaps)
         return progress, found
 
-    def _read(self, topics: tuple[str, ...]) -> DataFrame:
+    def _read(self, topics: tuple[str, ...], largest_batch: int) -> DataFrame:
         reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
         return (
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
@@ -285,13 +285,13 @@ class _Job:
             .option("kafka.isolation.level", "read_committed")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")
-            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_trigger)
+            .option("maxOffsetsPerTrigger", largest_batch)
             .load()
             .select("topic", "partition", "offset", "timestamp", "value")
         )
 
-    def _append_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
-        append_batch(batch_rows, table, _query_id(batch_rows), batch, self._settings)
+    def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
+        archive_batch(batch_rows, _query_id(batch_rows), batch, TableTarget.of(table, self._settings))
 
     def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
         query_id = _query_id(batch_rows)
@@ -306,10 +306,6 @@ class _Job:
 
     def _note(self, published: Published) -> None:
         self._heartbeat.results(published.counts, published.event_time)
-
-    def _table_id(self, table: str) -> str:
-        detail = DeltaTable.forPath(self._spark, self._settings.table_uri(table)).detail()
-        return str(detail.select("id").collect()[0][0])
 
 
 def _query_id(batch_rows: DataFrame) -> str:

@@ -1,6 +1,6 @@
 """The Spark session of a stream job and its settings.
 
-Belongs here: every Spark, Hadoop and Delta setting, with its reason. Does not belong here: what a job does.
+Belongs here: every Spark and Hadoop setting, with its reason. Does not belong here: what a job does.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -27,8 +28,11 @@ class MissingPart(Refusal):
     """Something that a job needs is not there; the message says what to do."""
 
 
-def build_session(name: str, settings: StreamSettings) -> SparkSession:
-    """Start Spark for the job `name`. Raises MissingPart when the JARs are not there."""
+def build_session(name: str, settings: StreamSettings, further: Mapping[str, str] | None = None) -> SparkSession:
+    """Start Spark for the job `name`, with `further` settings of Spark beside those of all jobs.
+
+    Raises MissingPart when the JARs are not there.
+    """
     jars = sorted(settings.jars.absolute().glob("*.jar"))
     if not jars:
         raise MissingPart(
@@ -42,7 +46,7 @@ def build_session(name: str, settings: StreamSettings) -> SparkSession:
     if settings.spark_master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(f"tickhouse-{name}").master(settings.spark_master)
-    for key, value in _options(settings, jars).items():
+    for key, value in (_options(settings, jars) | dict(further or {})).items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 
@@ -72,12 +76,7 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         # Of a query that has not started yet the plan shows the options as one text.
         "spark.sql.redaction.string.regex": r'password="(?:[^"\\]|\\.)*"',
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # All timestamps are UTC, stored as microseconds that every reader understands.
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
         "spark.sql.shuffle.partitions": str(settings.state_partitions),
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.streaming.stateStore.providerClass": (
@@ -91,8 +90,6 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.sql.streaming.stopTimeout": "30s",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
         "spark.python.daemon.module": "spark_jobs.python_daemon",
-        # Delta's log is small: fifty tasks to read it cost seconds.
-        "spark.databricks.delta.snapshotPartitions": "1",
     }
     if local:
         options |= {

@@ -33,9 +33,11 @@ class StreamSettings(KafkaSettings):
     trigger_interval_seconds: float = Field(2.0, ge=0)
     """Least time from the start of one micro-batch to the next."""
     archive_interval_seconds: float = Field(20.0, ge=0)
-    """The same for what is written to Delta, where a commit is dear."""
-    max_offsets_per_trigger: int = Field(100_000, ge=1_000)
+    """The same for what is written to Delta, where each micro-batch leaves a file."""
+    max_offsets_per_trigger: int = Field(200_000, ge=1_000)
     """Largest micro-batch, in messages."""
+    archive_max_offsets_per_trigger: int = Field(2_000_000, ge=1_000)
+    """The same for what is written to Delta: with its interval, the rate at which a backlog can be worked off."""
     state_partitions: int = Field(1, ge=1, le=1_000)
     """Partitions of the state, and so tasks of a micro-batch; fixed for the life of a checkpoint."""
     spark_master: str = "local[2,3]"

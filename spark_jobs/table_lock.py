@@ -4,13 +4,12 @@ Belongs here: the lock that whoever commits to a table holds from before it read
 is there. Does not belong here: the lock's mechanism (`file_lock`), or what is written (`archive`, `prices`; table
 maintenance in the orchestration).
 
-Why it is needed: a Delta commit is the creation of the next file of the log, and exactly one writer may create it. On a
-local file system Delta's Java writer looks whether the file is there and then renames its own to that name, which
-replaces whatever has come in between; it is safe only among the threads of one JVM. Another process that commits in
-that moment loses its commit without a word, and a reader may have seen it by then. (The Rust writer creates the file
-only where there is none: it replaces nothing, but can be replaced.) With this lock there is no such moment.
+Why it is needed: Delta itself keeps two writers apart that commit at once, as exactly one can create the next file of
+the log. But whoever compacts a table, or replaces a day of it, compares it with what it was before, and that holds only
+while nobody else commits. (And Delta's Java writer, should someone's own Spark write here, replaces on a local file
+system whatever another process commits at the same moment: it looks, then renames.)
 
-The lock is a file of the home. The process that commits holds it: for a stream that is the JVM.
+The lock is a file of the home. The process that commits holds it: for a stream that is the worker of the task.
 """
 
 from __future__ import annotations
@@ -18,12 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spark_jobs.file_lock import LockHeld, held, held_by_jvm
-
-if TYPE_CHECKING:  # whoever maintains tables has no Spark
-    from pyspark.sql import SparkSession
+from spark_jobs.file_lock import LockHeld, held
 
 
 class TableBusy(Exception):
@@ -37,25 +32,8 @@ def table_lock(home: Path, table: str, timeout_seconds: float) -> Iterator[None]
         with held(_lock_file(home, table), timeout_seconds):
             yield
     except LockHeld as error:
-        raise _busy(table, timeout_seconds) from error
-
-
-@contextmanager
-def table_lock_of_jvm(spark: SparkSession, home: Path, table: str, timeout_seconds: float) -> Iterator[None]:
-    """Hold the lock of a table in the JVM of a session. Raises TableBusy."""
-    try:
-        file = held_by_jvm(spark, _lock_file(home, table), timeout_seconds)
-    except LockHeld as error:
-        raise _busy(table, timeout_seconds) from error
-    try:
-        yield
-    finally:
-        file.close()
+        raise TableBusy(f"another writer has held the table {table} for {timeout_seconds:.0f} s") from error
 
 
 def _lock_file(home: Path, table: str) -> Path:
     return home.absolute() / "locks" / f"{table}.lock"
-
-
-def _busy(table: str, timeout_seconds: float) -> TableBusy:
-    return TableBusy(f"another writer has held the table {table} for {timeout_seconds:.0f} s")

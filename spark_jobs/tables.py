@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from spark_jobs.contract import STATS_TYPE, Z_SCORES_TYPE
 
 
@@ -86,7 +88,31 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 """The columns of each table, in their order; all tables are partitioned by `date`."""
 
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "decimal(18,8)": pa.decimal128(18, 8),
+    STATS_TYPE: pa.list_(
+        pa.struct(
+            [
+                ("window", pa.string()),
+                ("avg_price", pa.float64()),
+                ("std_price", pa.float64()),
+                ("count", pa.int64()),
+            ]
+        )
+    ),
+    Z_SCORES_TYPE: pa.list_(pa.struct([("window", pa.string()), ("zscore_price", pa.float64())])),
+}
 
-def ddl(table: str) -> str:
-    """The columns of a table and their types, as SQL's DDL states them."""
-    return ", ".join(f"{column.name} {column.type}" for column in COLUMNS[table])
+
+def arrow_schema(table: str) -> pa.Schema:
+    """The columns of a table in Arrow's types, each with its text as the comment that Delta keeps."""
+    return pa.schema(
+        pa.field(column.name, _ARROW_TYPES[column.type], metadata={"comment": column.text}) for column in COLUMNS[table]
+    )

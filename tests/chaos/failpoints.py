@@ -155,14 +155,14 @@ def _in_archive(module: Any) -> None:
 
     job_of = {table: name for name, spec in JOBS.items() for table in spec.tables}
 
-    def append_batch(wrapped: Callable[..., None], _instance: Any, arguments: Any, named: Any) -> None:
-        table = arguments[1]
+    def append(wrapped: Callable[..., None], _instance: Any, arguments: Any, named: Any) -> None:
+        table = arguments[0].table
         wrapped(*arguments, **named)
         if table == "prices":
             reach("between-delta-tables", "prices")
         reach("after-delta-commit", job_of[table])
 
-    wrapt.wrap_function_wrapper(module, "append_batch", append_batch)
+    wrapt.wrap_function_wrapper(module, "append", append)
 
 
 def _in_maintenance(module: Any) -> None:

@@ -5,12 +5,14 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_jobs.contract import HIGHER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
-from spark_jobs.messages import form_messages, pack_results, read_statistics
+from spark_jobs.messages import form_messages, pack_results
+from spark_jobs.published import read_statistics
 
 NOW = 1_746_677_558_300
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
@@ -33,7 +35,7 @@ def test_messages_are_strict_json_in_the_stated_order() -> None:
     assert moving[0].decode() == (
         f'{{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT","stats":[{",".join(windows)}]}}'
     )
-    read = read_statistics(moving)
+    read = read_statistics(pa.array(moving))
     assert (read.symbols.to_pylist(), read.timestamps.tolist()) == (["BTCUSDT"] * 2, [NOW, NOW + 100])
     assert np.array_equal(read.averages, averages)
     assert np.array_equal(read.deviations, deviations, equal_nan=True)
@@ -80,7 +82,8 @@ def test_every_time_is_written_as_all_readers_take_it(times: list[int]) -> None:
 @given(st.lists(st.floats(1e-8, 1e10) | st.floats(0, 1e-300), min_size=6, max_size=6))
 def test_statistics_are_read_back_to_the_bit(values: list[float]) -> None:
     column = np.array(values).reshape(6, 1)
-    read = read_statistics(messages(MOVING_TOPIC, np.array([NOW]), column, column, np.ones((6, 1), dtype=np.int64)))
+    formed = messages(MOVING_TOPIC, np.array([NOW]), column, column, np.ones((6, 1), dtype=np.int64))
+    read = read_statistics(pa.array(formed))
     assert read.averages.tobytes() == column.tobytes() == read.deviations.tobytes()
 
 
@@ -105,4 +108,4 @@ GOOD = messages(MOVING_TOPIC, np.array([NOW]), np.ones((6, 1)), np.ones((6, 1)),
 )
 def test_a_damaged_statistics_message_is_a_fault(damaged: bytes) -> None:
     with pytest.raises(ValueError):
-        read_statistics([GOOD, damaged])
+        read_statistics(pa.array([GOOD, damaged]))
