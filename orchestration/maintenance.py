@@ -5,11 +5,9 @@ MongoDB has loaded (`orchestration.mongo_load`), and the log's own retention, wh
 
 What keeps it exact:
 
-- **One writer at a time.** Delta's Java writer replaces, on a local file system, a commit that another process makes at
-  the same moment, whatever it holds (it looks, then renames; `spark_jobs.table_lock`). A replaced compaction would be
-  harmless by itself, but its checkpoint would hide the append that replaced it, and a reader that had seen it would
-  never look at that version again. So each commit here, like each commit of the streams, is made under the table's
-  lock (`spark_jobs.table_lock`), and the lock is let go between partitions.
+- **One writer at a time.** Each commit here, like each commit of the streams, is made under the table's lock
+  (`spark_jobs.table_lock`), and the lock is let go between partitions. So nothing is compared with what somebody else
+  changes meanwhile.
 - **Nothing from memory.** The table is opened anew whenever the lock is taken, and no hook of a commit writes a
   checkpoint: that is done last, of the version that is there then.
 - **The rows are those of before.** A compaction says that it changes no data, so the change feed does not show it, and
