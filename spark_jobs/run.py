@@ -283,6 +283,10 @@ class _Job:
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
             .options(**spark_security(self._settings))
             .option("kafka.isolation.level", "read_committed")
+            # With each fetch Spark asks for the ends of the partition, on the same connection, on which the consumer has
+            # by then asked for more messages: the answer waits until there are some, or for so long. Half a second for
+            # each partition is the default.
+            .option("kafka.fetch.max.wait.ms", "5")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")
             .option("maxOffsetsPerTrigger", largest_batch)
