@@ -12,8 +12,13 @@ from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs import ordering, sliding
 from spark_jobs.messages import pack_results
-from spark_jobs.operators import NO_RESULTS, BytesState, ChunkState, Results, SymbolProcessor
+from spark_jobs.operators import NO_RESULTS, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
+from spark_jobs.symbol_state import ChunkCache, ChunkState
+
+_INDEX = "index"
+_CACHE = ChunkCache(256 * 2**20)
+"""Of a worker: the chunks in which the windows of each symbol begin, six of them."""
 
 
 class MovingProcessor(SymbolProcessor):
@@ -21,21 +26,20 @@ class MovingProcessor(SymbolProcessor):
 
     def init(self, handle: StatefulProcessorHandle) -> None:
         super().init(handle)
-        self._index = BytesState(handle, "index")
-        self._chunks = ChunkState(handle, "chunks")
+        # History never changes: only its newest chunk grows.
+        self._chunks = ChunkState(handle, self._state, "chunks", _CACHE)
 
     def results(
         self,
-        symbol: str,
         released: ordering.Release | None,
         offered: tuple[Any, Any],
         statistics: PackedStatistics | None,
     ) -> Results:
         if released is None or not len(released.timestamps):
             return NO_RESULTS
-        state = self._index.get()
-        index = sliding.empty_index() if state is None else np.frombuffer(state, dtype=sliding.INDEX_TYPE)
+        held = self._state.get(_INDEX)
+        index = sliding.empty_index() if held is None else np.frombuffer(held, dtype=sliding.INDEX_TYPE)
         index, computed = sliding.advance(index, self._chunks, released.timestamps, released.prices)
-        self._index.put(index.tobytes())
+        self._state.put(_INDEX, index.tobytes())
         packed = pack_results(released.timestamps, computed.averages, computed.deviations, computed.counts)
         return Results([packed], len(released.timestamps))

@@ -1,7 +1,7 @@
-"""What the stateful operators of the jobs share: Spark's state, admission of ticks, and the shape of the rows.
+"""What the stateful operators of the jobs share: admission of ticks, and the shape of the rows.
 
-Belongs here: where state is kept, and how packed rows become calls and results become rows. Does not belong here:
-what a job computes (its own module), the late rule (`ordering`), publishing (`sinks`).
+Belongs here: how packed rows become calls and results become rows. Does not belong here: what a job computes (its own
+module), where state is kept (`symbol_state`), the late rule (`ordering`), publishing (`sinks`).
 
 Every operator works per symbol. A result row holds the results for each of the job's output topics, packed as
 `messages.form_messages` takes them, what was counted on the way, and the largest timestamp of the symbol's ticks in
@@ -20,6 +20,7 @@ from pyspark.sql.streaming.stateful_processor import StatefulProcessor, Stateful
 
 from spark_jobs import ordering
 from spark_jobs.packing import REJECTED, STATISTICS, TICKS, PackedStatistics, unpack_statistics, unpack_ticks
+from spark_jobs.symbol_state import SymbolState
 
 RESULT_TYPE = (
     "symbol string, results array<binary>, input_rows bigint, output_rows bigint, "
@@ -27,6 +28,7 @@ RESULT_TYPE = (
 )
 
 
+_BUFFER = "buffer"
 _ROW = Row(*(column.split()[0] for column in RESULT_TYPE.split(", ")))
 
 
@@ -40,39 +42,6 @@ class Results(NamedTuple):
 NO_RESULTS = Results([], 0)
 
 
-class BytesState:
-    """A named blob of bytes per symbol."""
-
-    def __init__(self, handle: StatefulProcessorHandle, name: str) -> None:
-        self._value = handle.getValueState(name, "content binary")
-
-    def get(self) -> bytes | None:
-        value = self._value.get()
-        return None if value is None else bytes(value[0])
-
-    def put(self, content: bytes) -> None:
-        self._value.update((content,))
-
-
-class ChunkState:
-    """One-minute chunks per symbol: `sliding.Chunks` on Spark's state."""
-
-    def __init__(self, handle: StatefulProcessorHandle, name: str) -> None:
-        self._map = handle.getMapState(name, "minute bigint", "chunk binary")
-
-    def load(self, minute: int) -> bytes:
-        value = self._map.getValue((minute,))
-        if value is None:
-            raise LookupError(f"the state holds no chunk of minute {minute}, though its index names it")
-        return bytes(value[0])
-
-    def store(self, minute: int, chunk: bytes) -> None:
-        self._map.updateValue((minute,), (chunk,))
-
-    def remove(self, minute: int) -> None:
-        self._map.removeKey((minute,))
-
-
 class SymbolProcessor(StatefulProcessor):
     """What all operators share: admission of ticks, counting, and the shape of the rows."""
 
@@ -81,7 +50,7 @@ class SymbolProcessor(StatefulProcessor):
 
     def init(self, handle: StatefulProcessorHandle) -> None:
         """Called by Spark once for each task."""
-        self._buffer = BytesState(handle, "buffer")
+        self._state = SymbolState(handle)
 
     def close(self) -> None:
         """Called by Spark when the task ends; there is nothing to let go of."""
@@ -98,27 +67,28 @@ class SymbolProcessor(StatefulProcessor):
         if messages[REJECTED]:
             yield _ROW(symbol, [], received, 0, 0, 0, messages[REJECTED], None)
             return
+        self._state.load()
         late = duplicates = 0
         released = None
         if payloads[TICKS]:
             ticks = unpack_ticks(payloads[TICKS])
-            state = self._buffer.get()
-            buffer = ordering.EMPTY_BUFFER if state is None else ordering.Buffer.from_bytes(state)
+            held = self._state.get(_BUFFER)
+            buffer = ordering.EMPTY_BUFFER if held is None else ordering.Buffer.from_bytes(held)
             released = ordering.release(buffer, ticks.timestamps, ticks.prices, self._lateness_ms)
-            self._buffer.put(released.buffer.to_bytes())
+            self._state.put(_BUFFER, released.buffer.to_bytes())
             late, duplicates = released.late, released.duplicates
             offered = ticks.timestamps[released.fresh], ticks.prices[released.fresh]
         else:
             offered = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         statistics = unpack_statistics(payloads[STATISTICS]) if payloads[STATISTICS] else None
-        results = self.results(symbol, released, offered, statistics)
+        results = self.results(released, offered, statistics)
+        self._state.save()
         latest = None if released is None else released.buffer.largest
         yield _ROW(symbol, results.packed, received, results.total, late, duplicates, 0, latest)
 
     @abstractmethod
     def results(
         self,
-        symbol: str,
         released: ordering.Release | None,
         offered: tuple[Any, Any],
         statistics: PackedStatistics | None,

@@ -44,7 +44,7 @@ from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
 _log = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 """Of what is kept in checkpoints; raise it whenever a change gives old state another meaning."""
 _PROCESSORS: dict[str, type[SymbolProcessor]] = {
     "moving": MovingProcessor,
@@ -283,9 +283,9 @@ class _Job:
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
             .options(**spark_security(self._settings))
             .option("kafka.isolation.level", "read_committed")
-            # With each fetch Spark asks for the ends of the partition, on the same connection, on which the consumer has
-            # by then asked for more messages: the answer waits until there are some, or for so long. Half a second for
-            # each partition is the default.
+            # With each fetch Spark asks for the ends of the partition, on the connection on which the consumer has by
+            # then asked for more messages: the answer waits until there are some, or for so long. Half a second is the
+            # default, for each partition.
             .option("kafka.fetch.max.wait.ms", "5")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")

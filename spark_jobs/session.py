@@ -71,6 +71,8 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.driver.extraJavaOptions": f"{_JVM_OPTIONS} {settings.driver_java_options}".strip(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # The plan of every micro-batch is described for a page that nobody sees.
+        "spark.sql.ui.explainMode": "simple",
         # Plans are part of error messages, and a reader's options are part of plans; its password is in one of them.
         "spark.sql.redaction.options.regex": "(?i)url|password|jaas",
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",

@@ -12,8 +12,11 @@ from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs import matching, ordering
 from spark_jobs.messages import pack_results
-from spark_jobs.operators import NO_RESULTS, BytesState, ChunkState, Results, SymbolProcessor
+from spark_jobs.operators import NO_RESULTS, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
+from spark_jobs.symbol_state import ChunkState
+
+_MINUTES, _UNMATCHED = "minutes", "unmatched"
 
 
 class ZScoreProcessor(SymbolProcessor):
@@ -21,21 +24,18 @@ class ZScoreProcessor(SymbolProcessor):
 
     def init(self, handle: StatefulProcessorHandle) -> None:
         super().init(handle)
-        self._minutes = BytesState(handle, "minutes")
-        self._unmatched = BytesState(handle, "unmatched")
-        self._chunks = ChunkState(handle, "prices")
+        self._chunks = ChunkState(handle, self._state, "prices")
 
     def results(
         self,
-        symbol: str,
         released: ordering.Release | None,
         offered: tuple[Any, Any],
         statistics: PackedStatistics | None,
     ) -> Results:
-        minutes = np.frombuffer(self._minutes.get() or b"", dtype="<i8")
+        minutes = np.frombuffer(self._state.get(_MINUTES) or b"", dtype="<i8")
         if len(offered[0]):
             minutes = matching.keep_prices(minutes, self._chunks, *offered)
-        held = self._unmatched.get()
+        held = self._state.get(_UNMATCHED)
         unmatched = matching.NONE_UNMATCHED if held is None else matching.Unmatched.from_bytes(held)
         if statistics is not None:
             unmatched = matching.Unmatched(
@@ -44,9 +44,8 @@ class ZScoreProcessor(SymbolProcessor):
                 np.concatenate((unmatched.deviations, statistics.deviations), axis=1),
             )
         minutes, left, scores = matching.match(minutes, self._chunks, unmatched)
-        self._minutes.put(minutes.astype("<i8").tobytes())
-        if held or len(left.timestamps):
-            self._unmatched.put(left.to_bytes())
+        self._state.put(_MINUTES, minutes.astype("<i8").tobytes())
+        self._state.put(_UNMATCHED, left.to_bytes() if len(left.timestamps) else None)
         if not len(scores.timestamps):
             return NO_RESULTS
         return Results([pack_results(scores.timestamps, scores.z_scores)], len(scores.timestamps))

@@ -1,0 +1,167 @@
+"""One symbol's state on Spark's: what is small in one value, what is large in chunks of a minute.
+
+Belongs here: how blobs of bytes are laid out in as few calls as possible. Does not belong here: what they hold (the
+modules of the jobs), admission and rows (`operators`).
+
+Each call to Spark's state goes to another process and back, and costs what computing hundreds of ticks costs. So all
+that an operator rewrites in every micro-batch is one value, read once and written once: small blobs, and the newest
+chunk of each kind, which is the one that grows. A chunk goes to a map of its own when a newer one begins.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections import OrderedDict
+
+from pyspark.sql.streaming.stateful_processor import MapState, StatefulProcessorHandle
+
+_LENGTHS = struct.Struct("<BI")
+_MINUTE = struct.Struct("<q")
+_IDENTITY = "identity"
+
+
+class SymbolState:
+    """The small blobs of the symbol whose turn it is. `load` comes before anything else, `save` after all of it."""
+
+    def __init__(self, handle: StatefulProcessorHandle) -> None:
+        self._value = handle.getValueState("small", "content binary")
+        self._blobs: dict[str, bytes] = {}
+        self._changed = False
+
+    def load(self) -> None:
+        """Read what there is."""
+        value = self._value.get()
+        self._blobs = {} if value is None else decode_blobs(bytes(value[0]))
+        self._changed = False
+
+    def save(self) -> None:
+        """Write what has changed."""
+        if self._changed:
+            self._value.update((encode_blobs(self._blobs),))
+
+    def get(self, name: str) -> bytes | None:
+        """A blob, None where there is none."""
+        return self._blobs.get(name)
+
+    @property
+    def identity(self) -> bytes:
+        """What tells this symbol's state of this query from all others, as long as it lives."""
+        if _IDENTITY not in self._blobs:
+            self.put(_IDENTITY, uuid.uuid4().bytes)
+        return self._blobs[_IDENTITY]
+
+    def put(self, name: str, content: bytes | None) -> None:
+        """Replace a blob, or remove it."""
+        if content is not None:
+            self._blobs[name] = content
+        else:
+            self._blobs.pop(name, None)
+        self._changed = True
+
+
+def encode_blobs(blobs: dict[str, bytes]) -> bytes:
+    """Named blobs one after the other, each behind its name and the two lengths."""
+    parts = []
+    for name, content in blobs.items():
+        label = name.encode()
+        parts += [_LENGTHS.pack(len(label), len(content)), label, content]
+    return b"".join(parts)
+
+
+def decode_blobs(content: bytes) -> dict[str, bytes]:
+    """What `encode_blobs` was given."""
+    blobs, place = {}, 0
+    while place < len(content):
+        label, length = _LENGTHS.unpack_from(content, place)
+        begin = place + _LENGTHS.size + label
+        blobs[content[begin - label : begin].decode()] = content[begin : begin + length]
+        place = begin + length
+    return blobs
+
+
+class ChunkCache:
+    """Chunks that never change any more, in the worker's memory: the least recently used go first.
+
+    A micro-batch that is repeated makes the same ones again, so what a failed attempt has left here is right.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._chunks: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+
+    def get(self, identity: bytes, minute: int) -> bytes | None:
+        """A chunk, if it is there."""
+        chunk = self._chunks.get((identity, minute))
+        if chunk is not None:
+            self._chunks.move_to_end((identity, minute))
+        return chunk
+
+    def put(self, identity: bytes, minute: int, chunk: bytes) -> None:
+        """Keep a chunk, and let go of others if there are too many."""
+        self.forget(identity, minute)
+        self._chunks[identity, minute] = chunk
+        self._bytes += len(chunk)
+        while self._bytes > self._most:
+            self._bytes -= len(self._chunks.popitem(last=False)[1])
+
+    def forget(self, identity: bytes, minute: int) -> None:
+        """Let go of a chunk, if it is there."""
+        self._bytes -= len(self._chunks.pop((identity, minute), b""))
+
+
+class ChunkState:
+    """One-minute chunks of a symbol: `sliding.Chunks`. With a cache, chunks before the newest must never change."""
+
+    def __init__(
+        self, handle: StatefulProcessorHandle, state: SymbolState, name: str, cache: ChunkCache | None = None
+    ) -> None:
+        self._map: MapState = handle.getMapState(name, "minute bigint", "chunk binary")
+        self._state = state
+        self._newest = f"newest of {name}"
+        self._cache = cache
+
+    def load(self, minute: int) -> bytes:
+        """A chunk. Raises LookupError when there is none."""
+        newest, chunk = self._open()
+        if minute == newest:
+            return chunk
+        cached = self._cache.get(self._state.identity, minute) if self._cache else None
+        if cached is not None:
+            return cached
+        value = self._map.getValue((minute,))
+        if value is None:
+            raise LookupError(f"the state holds no chunk of minute {minute}, though its index names it")
+        chunk = bytes(value[0])
+        if self._cache:
+            self._cache.put(self._state.identity, minute, chunk)
+        return chunk
+
+    def store(self, minute: int, chunk: bytes) -> None:
+        """Keep a chunk in the place of that minute's, if there is one."""
+        newest, former = self._open()
+        if newest is None or minute >= newest:
+            self._state.put(self._newest, _MINUTE.pack(minute) + chunk)
+            if newest is not None and minute > newest:
+                self._close(newest, former)
+        else:
+            self._close(minute, chunk)
+
+    def remove(self, minute: int) -> None:
+        """Let go of a chunk that there is."""
+        if minute == self._open()[0]:
+            self._state.put(self._newest, None)
+            return
+        self._map.removeKey((minute,))
+        if self._cache:
+            self._cache.forget(self._state.identity, minute)
+
+    def _open(self) -> tuple[int | None, bytes]:
+        content = self._state.get(self._newest)
+        return (None, b"") if content is None else (_MINUTE.unpack_from(content)[0], content[_MINUTE.size :])
+
+    def _close(self, minute: int, chunk: bytes) -> None:
+        self._map.updateValue((minute,), (chunk,))
+        if self._cache:
+            self._cache.put(self._state.identity, minute, chunk)

@@ -1,0 +1,121 @@
+"""State laid out in few calls: what is put is what is got, whatever the order, and calls are as few as promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
+
+from spark_jobs.symbol_state import ChunkCache, ChunkState, SymbolState, decode_blobs, encode_blobs
+
+
+class Handle:
+    """Spark's state of one symbol, with its calls counted."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.value: tuple[bytes] | None = None
+        self.map: dict[tuple[int], tuple[bytes]] = {}
+
+    def getValueState(self, _name: str, _schema: str) -> Handle:
+        return self
+
+    def getMapState(self, _name: str, _key: str, _value: str) -> Handle:
+        return self
+
+    def get(self) -> tuple[bytes] | None:
+        self.calls["get"] += 1
+        return self.value
+
+    def update(self, value: tuple[bytes]) -> None:
+        self.calls["update"] += 1
+        self.value = value
+
+    def getValue(self, key: tuple[int]) -> tuple[bytes] | None:
+        self.calls["load"] += 1
+        return self.map.get(key)
+
+    def updateValue(self, key: tuple[int], value: tuple[bytes]) -> None:
+        self.calls["store"] += 1
+        self.map[key] = value
+
+    def removeKey(self, key: tuple[int]) -> None:
+        del self.map[key]
+
+
+def states(handle: Handle, cache: ChunkCache | None = None) -> tuple[SymbolState, ChunkState]:
+    """As a new task finds them."""
+    spark = cast(StatefulProcessorHandle, cast(Any, handle))
+    state = SymbolState(spark)
+    state.load()
+    return state, ChunkState(spark, state, "chunks", cache)
+
+
+@given(st.dictionaries(st.text(max_size=9), st.binary(max_size=30)))
+def test_blobs_come_back_as_they_were(blobs: dict[str, bytes]) -> None:
+    assert decode_blobs(encode_blobs(blobs)) == blobs
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["store", "remove", "task"]), st.integers(-3, 3), st.binary(max_size=5)))
+
+
+@given(STEPS)
+def test_chunks_are_those_of_a_dictionary(steps: list[tuple[str, int, bytes]]) -> None:
+    handle, expected = Handle(), dict[int, bytes]()
+    state, chunks = states(handle)
+    for step, minute, chunk in steps:
+        if step == "store":
+            chunks.store(minute, chunk)
+            expected[minute] = chunk
+        elif step == "remove" and minute in expected:
+            chunks.remove(minute)
+            del expected[minute]
+        elif step == "task":
+            state.save()
+            state, chunks = states(handle)
+        assert {each: chunks.load(each) for each in expected} == expected
+
+
+def test_a_micro_batch_reads_and_writes_one_value() -> None:
+    handle, cache = Handle(), ChunkCache(100)
+    state, chunks = states(handle, cache)
+    for minute in range(5):
+        chunks.store(minute, b"chunk %d" % minute)
+    state.put("index", b"i")
+    state.save()
+    handle.calls.clear()
+    state, chunks = states(handle, cache)
+    chunks.store(4, b"longer")
+    assert [chunks.load(minute) for minute in (1, 2, 4)] == [b"chunk 1", b"chunk 2", b"longer"]
+    assert state.get("index") == b"i"
+    state.save()
+    assert handle.calls == {"get": 1, "update": 1}
+    states(handle)[0].save()
+    assert handle.calls == {"get": 2, "update": 1}
+
+
+def test_a_cache_keeps_what_is_used_and_no_more_than_it_may() -> None:
+    cache = ChunkCache(20)
+    cache.put(b"a", 1, b"x" * 8)
+    cache.put(b"a", 2, b"y" * 8)
+    assert cache.get(b"a", 1) == b"x" * 8
+    cache.put(b"b", 1, b"z" * 8)
+    assert [cache.get(b"a", 1), cache.get(b"a", 2), cache.get(b"b", 1)] == [b"x" * 8, None, b"z" * 8]
+    cache.forget(b"a", 1)
+    cache.put(b"b", 1, b"")
+    cache.put(b"b", 2, b"w" * 20)
+    assert cache.get(b"b", 2) == b"w" * 20
+
+
+def test_another_state_never_finds_a_former_ones_chunks() -> None:
+    cache = ChunkCache(100)
+    for content in (b"first", b"second"):
+        handle = Handle()
+        state, chunks = states(handle, cache)
+        chunks.store(1, content)
+        chunks.store(2, b"newer")
+        state.save()
+        assert states(handle, cache)[1].load(1) == content
