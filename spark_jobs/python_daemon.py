@@ -4,11 +4,13 @@ Belongs here: what makes a worker start and run its tasks cheaply. Does not belo
 
 Before each task a worker calls `importlib.invalidate_caches`, for which every zip archive on the path reads its
 directory anew. The only archive on the path is Spark's own, which never changes: that is skipped, while folders are
-still looked at, so that files added at run time are found. What every task needs is imported once, before the fork.
+still looked at, so that files added at run time are found. What every task needs is imported once, before the fork. And
+after each task a worker collects garbage among all that has ever been imported: what is there before the fork is left out.
 """
 
 from __future__ import annotations
 
+import gc
 import zipimport
 
 import confluent_kafka
@@ -29,4 +31,5 @@ def _keep(importer: zipimport.zipimporter) -> None:
 
 if __name__ == "__main__":
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore
+    gc.freeze()
     manager()  # type: ignore[no-untyped-call]
