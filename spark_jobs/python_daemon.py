@@ -5,7 +5,7 @@ Belongs here: what makes a worker start and run its tasks cheaply. Does not belo
 Before each task a worker calls `importlib.invalidate_caches`, for which every zip archive on the path reads its
 directory anew. The only archive on the path is Spark's own, which never changes: that is skipped, while folders are
 still looked at, so that files added at run time are found. What every task needs is imported once, before the fork. And
-after each task a worker collects garbage among all that has ever been imported: what is there before the fork is left out.
+after each task a worker collects garbage among all that was ever imported: what is there before the fork is left out.
 """
 
 from __future__ import annotations
