@@ -215,7 +215,7 @@ class _Job:
                 "lateness_ms": self._settings.lateness_ms,
                 "state_partitions": self._settings.state_partitions,
             }
-            interval = self._settings.trigger_interval_seconds
+            interval = self._settings.interval_seconds(self._spec.name)
         else:
             source = self._read(self._spec.inputs, self._settings.archive_max_offsets_per_trigger)
             identity = dict(self._table_ids)

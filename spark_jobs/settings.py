@@ -30,8 +30,10 @@ class StreamSettings(KafkaSettings):
     """How far behind a symbol's largest timestamp a tick may be."""
     trigger: Literal["continuous", "available_now"] = "continuous"
     """`continuous` until it is stopped, or `available_now`: what the topics hold at the start, and then end."""
-    trigger_interval_seconds: float = Field(2.0, ge=0)
-    """Least time from the start of one micro-batch to the next."""
+    trigger_interval_seconds: float = Field(0.5, ge=0)
+    """Least time from the start of one micro-batch to the next, on the way from ticks to z-scores."""
+    trend_interval_seconds: float = Field(2.0, ge=0)
+    """The same for the times to the next higher and lower price, of which many take 20 s to be certain."""
     archive_interval_seconds: float = Field(20.0, ge=0)
     """The same for what is written to Delta, where each micro-batch leaves a file."""
     max_offsets_per_trigger: int = Field(200_000, ge=1_000)
@@ -48,6 +50,10 @@ class StreamSettings(KafkaSettings):
     """Further options of the driver's JVM, separated by spaces."""
     jars: Path = Path(".tools/spark-jars")
     """Folder with the JARs of Delta and of the Kafka connector."""
+
+    def interval_seconds(self, query: str) -> float:
+        """Least time from the start of one micro-batch of a query that computes results to the next."""
+        return self.trend_interval_seconds if query == "trend" else self.trigger_interval_seconds
 
     @property
     def lateness_ms(self) -> int:
