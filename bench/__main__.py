@@ -1,6 +1,6 @@
 """This project and its peers on the same ticks, on the same machine, in one run.
 
-    python -m bench [--quick] [--only NAME,…] [--parts correct,drain,live,limits,curves] [--add] [--minutes 30]
+    python -m bench [--quick] [--only NAME,…] [--parts correct,limits,curves,load,drain,live] [--add] [--minutes 30]
 
 Each contestant gets the same ticks on a broker of the comparison's own, one after the other, and a bounded time: rates
 come from what it did in it. What is measured goes to `bench/results/latest.json` as it comes, with pictures beside it;
@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bench import correct, curves, document, limits, plots, table
+from bench import correct, curves, document, limits, load, plots, table
 from bench.contestants import CONTESTANTS, MOVING, PROJECT, Contestant, make_ready
 from bench.drain import drain
 from bench.ground import Ground
@@ -42,7 +42,7 @@ from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
-PARTS = ("correct", "limits", "curves", "drain", "live")
+PARTS = ("correct", "limits", "curves", "load", "drain", "live")
 BASE = "8"
 """The number of symbols at which all contestants are compared: the hour of the longest window then fills."""
 OTHERS = ("1", "100", "2000")
@@ -67,10 +67,12 @@ class Extent:
     """Symbols of a second live run, of this project alone; 0 = none."""
     correctness_ticks: int
     limit_seconds: float
+    loaded_ticks: int
+    """Ticks whose z-scores are loaded into MongoDB."""
 
 
-FULL = Extent(2_000_000, 40.0, 8.0, OTHERS, 30.0, 10, 2_000, 4_000, 8.0)
-QUICK = Extent(400_000, 15.0, 4.0, (), 10.0, 10, 0, 2_000, 3.0)
+FULL = Extent(2_000_000, 40.0, 8.0, OTHERS, 30.0, 10, 2_000, 4_000, 8.0, 200_000)
+QUICK = Extent(400_000, 15.0, 4.0, (), 10.0, 10, 0, 2_000, 3.0, 40_000)
 
 
 class Run:
@@ -102,7 +104,7 @@ class Run:
     def run(self) -> None:
         """Measure all that was asked for, as long as the time lasts."""
         workshop = Workshop(self._tools, self._java, self._say)
-        ensure_tools(self._tools, self._java, os.environ, only=("spark-jars", "kafka-jars"))
+        ensure_tools(self._tools, self._java, os.environ)
         class_data.make(self._tools, self._java, os.environ, self._say)
         for name, reason in make_ready(self._contestants, workshop).items():
             self._say(f"{CONTESTANTS[name].title} cannot be run: {reason}")
@@ -114,6 +116,7 @@ class Run:
             "correct": self._correct,
             "limits": self._limits,
             "curves": self._curves,
+            "load": self._load,
             "drain": self._drain,
             "live": self._live,
         }
@@ -149,6 +152,13 @@ class Run:
                 "symbols": curves.against_symbols(_SEED, self._extent.backlog, seconds, status.update),
                 "state_bytes_after_two_hours": curves.state_of_hour(_SEED),
             }
+        self.keep()
+
+    def _load(self) -> None:
+        self._say("Filling MongoDB")
+        with self._console.status("") as status:
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
+            self.results["load"] = load.measure(folder, self._tools, self._extent.loaded_ticks, status.update)
         self.keep()
 
     def _drain(self) -> None:

@@ -48,6 +48,9 @@ class Contestant:
     of_project: bool = False
     per_tick: bool = True
     """Whether there is a result for each tick. If not, the ticks that it has worked through are taken from its log."""
+    to_the_end: bool = False
+    """Whether it is given the time to finish a backlog: of several streams none is measured alone, as none waits for
+    another, and a tick counts when the last of them is done with it."""
 
     @property
     def delayed_on(self) -> str:
@@ -162,7 +165,7 @@ def _python_of(peer: str) -> Callable[[Workshop], None]:
     return ready
 
 
-PROJECT, MOVING = "tickhouse", "tickhouse-moving"
+PROJECT, MOVING, USUAL = "tickhouse", "tickhouse-moving", "spark_tumbling"
 CONTESTANTS: dict[str, Contestant] = {
     one.name: one
     for one in (
@@ -174,6 +177,7 @@ CONTESTANTS: dict[str, Contestant] = {
             (*_WINDOWS, HIGHER_TOPIC, LOWER_TOPIC),
             _streams("moving", "zscore", "trend"),
             of_project=True,
+            to_the_end=True,
         ),
         Contestant(
             MOVING,
@@ -185,7 +189,7 @@ CONTESTANTS: dict[str, Contestant] = {
             of_project=True,
         ),
         Contestant(
-            "spark_tumbling",
+            USUAL,
             "Spark, tumbling windows",
             "statistics and z-scores",
             AT_LEAST_ONCE,

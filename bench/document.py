@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contestants import CONTESTANTS, MOVING, PROJECT
-from bench.table import answers, delay_text, last_line, number_text, share_text
+from bench.table import answers, delay_text, further, last_line, number_text, share_text
 from orchestration.settings import PROJECT_ROOT
 
 PAGE = PROJECT_ROOT / "docs" / "performance.md"
@@ -31,6 +31,7 @@ def fill(page: str, results: Mapping[str, Any]) -> str:
         "limits": _limits,
         "windows": _windows,
         "symbols": _symbols,
+        "further": _further,
     }
     return _BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]](results).strip()}\n{found[3]}", page)
 
@@ -101,6 +102,10 @@ def _symbols(results: Mapping[str, Any]) -> str:
         rows.append([number_text(row["symbols"]), number_text(row["microseconds"]), *map(number_text, costs)])
     head = ["symbols", "kernels, µs a tick", "`moving` alone, µs a tick", "three streams, µs a tick"]
     return _table(head, rows) + _picture("Cost against symbols", "symbols")
+
+
+def _further(results: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {line}" for line in further(results))
 
 
 def write(results: Mapping[str, Any], page: Path = PAGE) -> None:

@@ -22,6 +22,7 @@ _LOOK_SECONDS = 0.5
 _MEMORY_SECONDS = 4.0
 _FIRST_RESULT_SECONDS = 120.0
 _LOG_BYTES = 20_000
+_TO_THE_END_SECONDS = 180.0
 
 
 def drain(
@@ -35,6 +36,8 @@ def drain(
 ) -> dict[str, Any]:
     """Let a contestant work off what is on the price topic, for `box_seconds` from its first results at most.
 
+    One that is to be seen `to_the_end` has three minutes.
+
     `owed` ticks have final statistics, `owed_passages` final higher and lower prices at least: with these it is done.
     Returns its figures, with a `failure` where it gave no results.
     """
@@ -44,7 +47,7 @@ def drain(
     try:
         running = contestant.start(ground, home)
         watch = _Watch(ground, contestant, running, owed, owed_passages, began)
-        watch.until(box_seconds, tell)
+        watch.until(_TO_THE_END_SECONDS if contestant.to_the_end else box_seconds, tell)
         ended = not all(processes.alive(process) for process in running)
     except FAILURES as error:
         return {"failure": f"{type(error).__name__}: {error}"[:600]}

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT
+from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.rates import best_correct, is_correct, rate_of, ratio
 
 Results = Mapping[str, Any]
@@ -26,8 +26,8 @@ def show(results: Results, console: Console) -> None:
     if results.get("curves"):
         for table in curves(results):
             console.print(table)
-    for line in answers(results):
-        console.print(line)
+    for line in (*answers(results), *further(results)):
+        console.print(line, highlight=False)
     console.print(last_line(results), highlight=False)
 
 
@@ -132,6 +132,38 @@ def answers(results: Results) -> list[str]:
             if "failure" in figures
         ]
     return lines
+
+
+def further(results: Results) -> list[str]:
+    """What is measured of this project alone, and how it compares to the usual way by right results."""
+    lines = []
+    project = results["contestants"].get(PROJECT, {})
+    usual = results["contestants"].get(USUAL, {})
+    rates = [_right_per_second(result, results["base"]) for result in (project, usual)]
+    if (times := ratio(*rates)) is not None:
+        lines.append(
+            f"By right results a second, of those that the contract owes, this project gives {times:,.0f} times what "
+            f"{CONTESTANTS[USUAL].title} gives."
+        )
+    for part, figures in project.items():
+        if part.startswith("live_") and "delay" in figures:
+            pace = "kept up" if figures["kept_up"] else "did not keep up"
+            lines.append(
+                f"Live, {figures['symbols']:,} symbols, {figures['ticks_per_second']:,.0f} ticks/s: {pace}, delay "
+                f"{delay_text(figures)} s (p50 / p99 / max), {number_text(figures['cores'])} cores, "
+                f"{number_text(figures['peak_megabytes'])} MB."
+            )
+    if loaded := results.get("load"):
+        lines.append(
+            f"MongoDB load in catch-up: {number_text(loaded['documents_per_second'])} documents/s; bare inserts of the "
+            f"same documents: {number_text(loaded['server_documents_per_second'])}."
+        )
+    return lines
+
+
+def _right_per_second(result: Results, scenario: str) -> float | None:
+    rate, share = rate_of(result, scenario), result.get("correctness", {}).get("share")
+    return None if rate is None or share is None else rate * share
 
 
 def correctness_text(correctness: Results) -> str:

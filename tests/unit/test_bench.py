@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench import correct, document, plots, table
-from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT
+from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.curves import state_of_hour
 from bench.drain import ticks_in_log
 from bench.limits import SymbolKernel, blocks
@@ -189,6 +189,20 @@ def test_the_table_ends_with_the_ratios_and_tells_what_failed() -> None:
     assert "50.0 %" in text
 
 
+def test_what_only_this_project_is_measured_for_is_told() -> None:
+    results = _results()
+    assert table.further(results) == []
+    few = {"correctness": {"share": 0.001}, "drain": {"8": {"rate": 10_000}}}
+    whole = {**results["contestants"][PROJECT]["live"], "symbols": 2_000, "ticks_per_second": 20_000, "kept_up": False}
+    results["contestants"][USUAL] = few
+    results["contestants"][PROJECT]["live_2000"] = whole
+    results["load"] = {"rows": 1, "documents_per_second": 90_000.0, "server_documents_per_second": 180_000.0}
+    usual, live, load = table.further(results)
+    assert "3,000 times" in usual
+    assert "2,000 symbols, 20,000 ticks/s: did not keep up, delay 0.50 / 1.00 / 2.00 s" in live
+    assert "90,000 documents/s" in load
+
+
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     drawn = plots.draw(_results(), tmp_path)
     assert [path.name for path in drawn] == ["throughput.png", "delay.png", "windows.png", "symbols.png"]
@@ -199,7 +213,7 @@ def test_the_page_has_a_place_for_all_figures() -> None:
     page = document.PAGE.read_text(encoding="utf-8")
     filled = document.fill(page, _results())
     assert "1.50" in filled
-    assert filled.count("<!-- figures:") == 6
+    assert filled.count("<!-- figures:") == 7
     assert document.fill(filled, _results()) == filled
     with pytest.raises(KeyError):
         document.fill("<!-- figures: unknown -->\n<!-- end -->", _results())
