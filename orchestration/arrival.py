@@ -50,7 +50,7 @@ class Arrival:
 
     def judge(self, status: Status) -> tuple[bool, str]:
         """Whether they have arrived, and what to say: that they have, or what is waited for."""
-        documents = max(collection.documents for collection in status.load.values())
+        documents = max(collection.documents or 0 for collection in status.load.values())
         if self._earlier is None:
             # What an earlier run computed may be loaded only now.
             self._earlier = max(documents, status.streams["zscore"].output_rows or 0)

@@ -12,9 +12,10 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,9 @@ from rich.markup import escape
 from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
 
+if TYPE_CHECKING:
+    from orchestration.status import Status
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -30,8 +34,12 @@ app = typer.Typer(
     "[bold]tickhouse up[/bold] runs everything on this machine; [bold]tickhouse status[/bold] shows how it is; "
     "[bold]tickhouse sql[/bold] asks the tables. Every option can also be set as TICKHOUSE_… in the environment.",
 )
-_out = Console()
+_ENDLESS = 100_000
+# Into a file or a pipe nothing is cut off or broken, however long; who wants it narrow says so, as COLUMNS.
+_out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _ENDLESS)
 _errors = Console(stderr=True)
+_NOT_AT_WORK = 3
+"""What `systemctl status` says, too, of what does not run."""
 
 Home = Annotated[
     Path | None, typer.Option(help="Folder of all data. [dim]TICKHOUSE_HOME, else .tickhouse[/dim]", show_default=False)
@@ -91,7 +99,6 @@ def up(
     from orchestration.local.artifacts import FetchFailed
     from orchestration.local.checks import find_problems
     from orchestration.local.instance import AlreadyRunning
-    from orchestration.status import Status
 
     began = time.monotonic()
 
@@ -131,7 +138,7 @@ def up(
             raise _failure(f"the stack cannot go on: {error}") from error
 
 
-def _tell_where_to_look(status: Any, home: Path) -> None:
+def _tell_where_to_look(status: Status, home: Path) -> None:
     lines = []
     here = f"--home {shlex.quote(str(home))}"
     if status.dagster_url:
@@ -170,33 +177,58 @@ def down(home: Home = None) -> None:
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking, once a second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Keep looking, once a second, until Ctrl-C; in a pipe with the time of each look."
+        ),
+    ] = False,
     home: Home = None,
 ) -> None:
-    """Show the source, the streams, their lag and counts, and how far MongoDB has got."""
-    settings = _settings(home=home)
-    from rich.live import Live
+    """Show what is at work, the source, the streams, their lag and counts, and how far MongoDB has got.
 
-    from orchestration.status import collect, render
+    The exit code is 0 when everything is at work that should be, 3 when something is not or nothing runs, as that of
+    [bold]systemctl status[/bold], and 1 when it cannot be told. With --json it is the same, with --watch that of the
+    last look. What was stopped by hand need not be at work; a recording may have ended, and a producer may wait for
+    the exchange.
+    """
+    settings = _settings(home=home)
+    from orchestration.status import collect
+    from orchestration.status_view import render
 
     try:
+        seen = collect(settings)
         if as_json:
-            sys.stdout.write(collect(settings).model_dump_json(indent=2) + "\n")
-        elif watch and _out.is_terminal:
-            with Live(render(collect(settings)), console=_out, screen=True, auto_refresh=False) as live:
-                while True:
-                    time.sleep(1)
-                    live.update(render(collect(_settings(home=home))), refresh=True)
-        elif watch:  # one after the other, for a file or a pipe
-            while True:
-                _out.print(render(collect(_settings(home=home))))
-                time.sleep(1)
+            sys.stdout.write(seen.model_dump_json(indent=2) + "\n")
+        elif watch:
+            seen = _watch(seen, lambda: collect(_settings(home=home)))
         else:
-            _out.print(render(collect(settings)))
-    except KeyboardInterrupt:
-        return
+            _out.print(render(seen))
     except (SettingsError, ProcessError) as error:
         raise _failure(f"{error}") from error
+    if seen.not_at_work:
+        raise typer.Exit(_NOT_AT_WORK)
+
+
+def _watch(seen: Status, look: Callable[[], Status]) -> Status:
+    """Show what was seen and look again, once a second, until Ctrl-C; returns what was seen last."""
+    from rich.live import Live
+
+    from orchestration.status_view import fitting, render
+
+    try:
+        if _out.is_terminal:
+            with Live(fitting(seen, _out), console=_out, screen=True, auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    seen = look()
+                    live.update(fitting(seen, _out), refresh=True)
+        while True:
+            _out.print(f"[bold]{time.strftime('%F %T%z')}[/bold]", render(seen, legend=False), "", sep="\n")
+            time.sleep(1)
+            seen = look()
+    except KeyboardInterrupt:
+        return seen
 
 
 @app.command()
