@@ -36,8 +36,8 @@ def next_step(status: Status, lateness_seconds: float) -> str:
                 "its last one, so that no result is final"
             )
         return (
-            f"the first z-scores: each follows its price by {lateness_seconds:g} s, as a late price could change it until "
-            "then"
+            f"the first z-scores: each follows its price by {lateness_seconds:g} s, as a late price could change it "
+            "until then"
         )
     if zscore.archive_lag:
         return "the first z-scores, which are computed by now, to be written to the table"

@@ -261,21 +261,33 @@ def doctor(
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="JSON lines of ticks, plain or .gz.", exists=True, dir_okay=False)],
-    speed: Annotated[str, typer.Option(help="1 as recorded, N times that, or max.")] = "max",
+    speed: Annotated[
+        str | None, typer.Option(help="1 as recorded, N times that, or max.", show_default="max; 1 with --now")
+    ] = None,
     now: Annotated[bool, typer.Option("--now", help="Shift the timestamps so that the first tick is now.")] = False,
     home: Home = None,
 ) -> None:
     """Send a recording into the running stack, next to its own source, and return when all is delivered.
 
-    With its recorded timestamps it suits symbols that have no newer prices yet: ticks older than those of their own
-    symbol already there are late. Sent again, it goes on behind the last line that is there.
+    A line of it is a tick such as
+
+    {"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38Z"}
+
+    Every line is delivered. What is no tick goes into the table [bold]rejects[/bold] with the reason, and how many
+    there are is said at the end. With its recorded timestamps it suits symbols that have no newer prices yet: ticks
+    older than those of their own symbol already there are late. Sent again, it goes on behind the last line that is
+    there.
     """
+    speed = speed or ("1" if now else "max")
     settings = _settings(home=home, speed=speed)
     from orchestration.local.instance import holder
+    from orchestration.recording import look_through, sentences
     from orchestration.replay import ReplayFailed, send
+    from producer.lines import RecordingError
 
     if holder(settings.home) is None:
         raise _failure(f"nothing runs with the home {settings.home}: start it with `tickhouse up`")
+    lateness = settings.lateness_seconds
     # However it is asked to stop, the producer behind it is stopped cleanly.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -285,11 +297,14 @@ def replay(
                 spinner.update(f"{sent:,} sent, {acknowledged:,} acknowledged, up to {last_timestamp or '…'}")
 
             delivered = send(settings, file.absolute(), shift_to_now=now, progress=progress)
-    except ReplayFailed as error:
+            spinner.update("Looking through what was sent")
+            found = look_through(file, None if now else time.time_ns() // 1_000_000, round(lateness * 1_000))
+    except (ReplayFailed, RecordingError) as error:
         raise _failure(f"{error}") from error
     except KeyboardInterrupt:
         raise _failure("stopped; send it again to go on where it was") from None
-    _out.print(f"{delivered:,} messages of {escape(str(file))} are delivered.", soft_wrap=True)
+    for sentence in sentences(file, delivered, found, lateness_seconds=lateness, shifted=now, speed=speed):
+        _out.print(f"{sentence}.", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

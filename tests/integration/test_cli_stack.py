@@ -170,11 +170,15 @@ def _replay_a_recording(home: Path, recording: Path) -> None:
         {"symbol": "REPLAYED", "price": 100 + n, "timestamp": f"2025-05-08T04:12:{n:02d}.000000+00:00"}
         for n in range(40)
     ]
-    recording.write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
-    for delivered in (40, 0):  # sent again, it goes on behind its last line
+    recording.write_text("".join(json.dumps(tick) + "\n" for tick in ticks) + '{"symbol":"REPLAYED","price":1}\n')
+    # Sent again, it goes on behind its last line.
+    sent = f"41 messages of {recording} are delivered."
+    for told in (sent, f"{recording} had been sent before, with all 41 lines: nothing is sent."):
         answer = tickhouse("replay", str(recording), "--home", str(home))
         assert answer.returncode == 0, answer.stderr
-        assert f"{delivered} messages of {recording} are delivered." in answer.stdout
+        assert told in answer.stdout
+        assert "Line 41 is no tick (timestamp: missing): it goes into the table rejects" in answer.stdout
+        assert "The last 10 ticks wait for later ones" in answer.stdout
     pid = pid_of(home, "producer")
     assert pid is not None, "the stack's own producer is not disturbed"
 
