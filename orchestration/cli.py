@@ -25,6 +25,7 @@ from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
 
 if TYPE_CHECKING:
+    from orchestration.sql import Answer
     from orchestration.status import Status
 
 app = typer.Typer(
@@ -36,8 +37,10 @@ app = typer.Typer(
 )
 _ENDLESS = 100_000
 # Into a file or a pipe nothing is cut off or broken, however long; who wants it narrow says so, as COLUMNS.
-_out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _ENDLESS)
-_errors = Console(stderr=True)
+_out, _errors = (
+    Console(stderr=stream is sys.stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else _ENDLESS)
+    for stream in (sys.stdout, sys.stderr)
+)
 _NOT_AT_WORK = 3
 """What `systemctl status` says, too, of what does not run."""
 
@@ -53,6 +56,13 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+def _format(name: str) -> Format:
+    try:
+        return Format(name)
+    except ValueError:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(Format)}") from None
 
 
 def _settings(**overrides: Any) -> OrchestrationSettings:
@@ -139,21 +149,23 @@ def up(
 
 
 def _tell_where_to_look(status: Status, home: Path) -> None:
+    from orchestration.sql import EXAMPLES
+
     lines = []
-    here = f"--home {shlex.quote(str(home))}"
+    here = "" if home == Path(".tickhouse").absolute() else f" --home {shlex.quote(str(home))}"
     if status.dagster_url:
         lines.append(("Dagster", status.dagster_url))
     if status.board_url:
         lines.append(("Board", status.board_url))
     lines += [
-        ("Prices", status.source_note or status.source),
+        ("Prices", status.source_note or status.source or "-"),
         ("Kafka", status.kafka_bootstrap),
         ("MongoDB", status.mongo_uri),
         ("Delta tables", status.lakehouse),
         ("Logs", str(home / "logs")),
-        ("How it is", f"tickhouse status --watch {here}"),
-        ("Ask", f"tickhouse sql {here} 'SELECT * FROM zscores LIMIT 5'"),  # noqa: S608 -- shown, not run
-        ("Stop", f"Ctrl-C here, or tickhouse down {here}"),
+        ("How it is", f"tickhouse status --watch{here}"),
+        ("Ask", f'tickhouse sql{here} "{next(iter(EXAMPLES.values()))}"'),
+        ("Stop", f"Ctrl-C here, or tickhouse down{here}"),
     ]
     for name, value in lines:
         _out.print(f"  [bold]{name:<13}[/bold]{escape(value)}", soft_wrap=True)
@@ -314,10 +326,17 @@ def sql(
     ] = None,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="How to write the rows.", show_default="by the file's ending, else table"),
+        typer.Option(
+            "--format",
+            parser=_format,
+            metavar="|".join(Format),
+            help="How to write the rows.",
+            show_default="by the file's ending, else table",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet or .json (JSON lines).")
+        Path | None,
+        typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet, or .json or .jsonl (JSON lines)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
     limit: Annotated[
@@ -326,11 +345,13 @@ def sql(
     ] = 100,
     home: Home = None,
 ) -> None:
-    """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower.
+    """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower, gaps, backfills.
 
     For example: tickhouse sql "SELECT symbol, count(*) FROM prices GROUP BY symbol"
 
-    Without a query: which tables and columns there are, and three queries to begin with.
+    Without a query: which tables and columns there are, and queries to begin with. The dialect is DataFusion's
+    (https://datafusion.apache.org/user-guide/sql/): lists begin at 1, and their parts are named in brackets, as in
+    z_scores[1]['zscore_price'].
     """
     settings = _settings(home=home)
     from orchestration.sql import QueryFailed, query
@@ -338,7 +359,11 @@ def sql(
 
     form = form or _form_of(output)
     if form is (Format.parquet if output is None else Format.table):
-        raise _failure("a file is csv, json or parquet, by its ending or --format; parquet needs --output FILE", 2)
+        raise _failure(
+            "a file is csv, json or parquet, by its ending (.csv, .json, .jsonl or .parquet) or by --format; "
+            "parquet needs --output FILE",
+            2,
+        )
     try:
         if statement is None:
             _tell_what_to_ask(settings.lakehouse, home)
@@ -371,42 +396,29 @@ def _form_of(file: Path | None) -> Format:
     )
 
 
-def _show(answer: Any, limit: int) -> None:
-    from itertools import islice
+def _show(answer: Answer, limit: int) -> None:
+    from orchestration.sql_view import rows_for_people
 
-    from rich.table import Table
-
-    from orchestration.sql_rows import cell
-
-    table = Table(*(escape(name) for name in answer.schema.names))
-    rows = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in answer.batches)
-    values = (row for batch in rows for row in batch)
-    for row in islice(values, limit or None):
-        table.add_row(*(escape(_visible(cell(value))) for value in row))
-    _out.print(table)
-    if limit and next(values, None) is not None:
+    shown = rows_for_people(answer, limit, _out.width)
+    for part in shown.parts:
+        _out.print(part)
+    if not shown.rows:
+        _errors.print("[dim]There are no such rows.[/dim]")
+    if shown.more:
         _errors.print(f"[dim]These are the first {limit:,} rows: --limit 0 shows all, --output FILE keeps all.[/dim]")
 
 
 def _tell_what_to_ask(lakehouse: str, home: Path | None) -> None:
-    from rich.table import Table
-
     from orchestration.sql import EXAMPLES, tables
+    from orchestration.sql_view import what_to_ask
 
-    for name, rows, columns in tables(lakehouse):
-        listing = Table("column", "type", "what it is", title=f"{name}: {rows:,} rows", title_justify="left")
-        for column, kind, text in columns:
-            listing.add_row(column, escape(kind), escape(text or ""))
-        _out.print(listing)
+    for part in what_to_ask(tables(lakehouse)):
+        _out.print(part)
+    _out.print("[dim]The dialect is DataFusion's: https://datafusion.apache.org/user-guide/sql/[/dim]", soft_wrap=True)
     there = "" if home is None else f" --home {shlex.quote(str(home))}"
     for question, statement in EXAMPLES.items():
         command = f'tickhouse sql{there} "{statement}"'
         _out.print(f"\n[dim]{question}[/dim]\n{escape(command)}", soft_wrap=True, highlight=False)
-
-
-def _visible(text: str) -> str:
-    """Control characters as escapes: what a message held must not reach the terminal's own language."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @app.command()

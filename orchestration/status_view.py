@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.status import Status, not_final
+from orchestration.status import ProducerStatus, ServiceStatus, Status, StreamStatus, not_final
 from spark_jobs.contract import WINDOWS
 
 _GAPS_SHOWN = 3
@@ -94,8 +94,12 @@ def _overview(status: Status, *, addresses: bool) -> Table:
 def _at_work(status: Status) -> Text:
     if not status.not_at_work:
         return Text("yes", "green")
-    alive = [*status.services.values(), status.producer, *status.streams.values()]
-    if not any(each.pid for each in alive):
+    parts: list[ServiceStatus | ProducerStatus | StreamStatus] = [
+        *status.services.values(),
+        status.producer,
+        *status.streams.values(),
+    ]
+    if all(part.pid is None for part in parts):
         return Text("no: nothing is running; `tickhouse up` starts it", "red")
     idle = [reason for reason in status.not_at_work if reason not in status.problems]
     return Text(f"no: {', '.join(idle) or 'see below'}", "red")

@@ -130,7 +130,8 @@ def test_sql_shows_what_there_is_and_writes_files(home: Path, tmp_path: Path) ->
     ("arguments", "code", "sentence"),
     [
         (("--format", "parquet"), 2, "parquet needs --output FILE"),
-        (("--output", "rows.txt"), 2, "a file is csv, json or parquet, by its ending or --format"),
+        (("--format", "xml"), 2, "Invalid value for '--format': 'xml' is not one of table, csv, json, parquet"),
+        (("--output", "rows.txt"), 2, "by its ending (.csv, .json, .jsonl or .parquet) or by --format"),
         (("--output", "no/such/folder/rows.csv"), 1, "cannot be written: No such file or directory"),
     ],
 )
