@@ -77,6 +77,15 @@ def _failure(sentence: str, code: int = 1) -> typer.Exit:
     return typer.Exit(code)
 
 
+def _confirm(question: str, otherwise: str) -> None:
+    """Ask; whoever does not agree is told what has not happened. Raises Exit, with code 1."""
+    if not typer.confirm(question):
+        if not sys.stdin.isatty():  # an answer that was typed has ended the line itself
+            _out.print()
+        _out.print(otherwise)
+        raise typer.Exit(1)
+
+
 @app.command()
 def up(
     source: Annotated[
@@ -253,8 +262,17 @@ def doctor(
     settings = _settings(of_running_stack=False, home=home, port=port)
     from orchestration.local.artifacts import missing
     from orchestration.local.checks import find_problems
+    from orchestration.local.instance import AlreadyRunning, holder
     from orchestration.local.java import find_java
 
+    try:
+        pid = holder(settings.home)
+    except AlreadyRunning as error:
+        raise _failure(f"{error}") from error
+    if pid is not None:
+        running = f"The stack of {settings.home} is running (process {pid}): `tickhouse status` says how it is"
+        _out.print(f"[green]✓[/green] {escape(running)}", soft_wrap=True)
+        return
     problems = find_problems(settings, os.environ, ui=ui)
     for problem in problems:
         _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
@@ -451,8 +469,8 @@ def skip(
                 _out.print(f"[yellow]•[/yellow] query {query.query}: {escape(gap.sentence())}", soft_wrap=True)
         if any(gap.reason == "created again" for query in skips for gap in query.gaps):
             _out.print("The offsets begin anew: in [bold]prices[/bold] and [bold]rejects[/bold] they will repeat.")
-        if not yes and not typer.confirm(f"Let {stream} go on past this for ever?"):
-            raise typer.Exit(1)
+        if not yes:
+            _confirm(f"Let {stream} go on past this for ever?", "Nothing is skipped.")
         skipping.apply(settings, stream, skips)
     except (skipping.SkipFailed, ProcessError) as error:
         raise _failure(f"{error}") from error
@@ -505,8 +523,8 @@ def reset(
         raise _failure(f"the stack of {settings.home} is running: `tickhouse down --home {settings.home}` first")
     if not (settings.home / "run").is_dir():
         raise _failure(f"{settings.home} is not a home of tickhouse: there is nothing to delete")
-    if not yes and not typer.confirm(f"Delete {settings.home} with all prices and results in it?"):
-        raise typer.Exit(1)
+    if not yes:
+        _confirm(f"Delete {settings.home} with all prices and results in it?", "Nothing is deleted.")
     try:
         remaining = remove_data(settings)
     except (AlreadyRunning, ProcessError) as error:

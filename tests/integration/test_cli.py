@@ -52,6 +52,9 @@ def test_a_port_in_use(home: Path, tools: Path) -> None:
 def test_another_instance_on_the_same_home(home: Path) -> None:
     with only_instance(home):
         result = tickhouse("up", "--home", str(home), "--port", "0")
+        healthy = tickhouse("doctor", "--home", str(home), "--port", "0")
+    assert healthy.returncode == 0
+    assert f"✓ The stack of {home} is running (process {os.getpid()})" in healthy.stdout
     assert result.returncode == 1
     assert f"Another `tickhouse up` (process {os.getpid()})" in result.stderr
     assert "tickhouse down" in result.stderr
@@ -194,7 +197,9 @@ def test_reset_tells_what_lies_elsewhere(home: Path, tmp_path: Path) -> None:
 def test_reset_asks_first(home: Path) -> None:
     assert "not a home of tickhouse" in tickhouse("reset", "--yes", "--home", str(home)).stderr
     (home / "run").mkdir()
-    assert tickhouse("reset", "--home", str(home), answer="n\n").returncode == 1
+    refused = tickhouse("reset", "--home", str(home), answer="n\n")
+    assert refused.returncode == 1
+    assert refused.stdout.endswith("[y/N]: \nNothing is deleted.\n")
     assert home.exists()
     assert tickhouse("reset", "--home", str(home), answer="y\n").returncode == 0
     assert not home.exists()

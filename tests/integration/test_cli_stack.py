@@ -108,7 +108,11 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         arrived = documents(home)
         assert arrived > 0
 
-        for command in (("up", "--port", "0"), ("doctor", "--port", "0"), ("reset", "--yes")):
+        assert tickhouse("status", *there).returncode == 0
+        healthy = tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools))
+        assert healthy.returncode == 0
+        assert f"The stack of {home} is running" in healthy.stdout
+        for command in (("up", "--port", "0"), ("reset", "--yes")):
             refusal = tickhouse(*command, *there, TICKHOUSE_TOOLS=str(tools))
             assert refusal.returncode == 1, command
             assert f"tickhouse down --home {home}" in refusal.stderr
@@ -132,7 +136,7 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         process.wait()
         assert of_home(home), "the services live on when `up` is killed"
         assert holder(home) is None
-        assert "is running" not in tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools)).stderr
+        assert "is running" not in tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools)).stdout
         refusal = tickhouse("reset", "--yes", *there)
         assert refusal.returncode == 1
         assert "still run: stop them with" in refusal.stderr
