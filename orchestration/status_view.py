@@ -106,6 +106,8 @@ def _at_work(status: Status) -> Text:
 
 
 def _recording(status: Status) -> Text:
+    if status.problems:
+        return Text("unknown how much of it has gone through: see below")
     if not status.drained:
         return Text(f"under way: {status.waiting_for[0]}")
     done = Text("all of it has gone through", "green")

@@ -104,6 +104,7 @@ def test_a_recording_that_has_gone_through_says_what_waits_for_later_ticks() -> 
     assert "query moving has 5 messages to go" in shown(
         status(drained=False, waiting_for=["query moving has 5 messages to go"])
     )
+    assert "unknown how much" in shown(status(drained=False, waiting_for=["the end is not known"], problems=["Kafka"]))
     assert "Recording" not in shown(status(source="simulator"))
 
 
