@@ -1,8 +1,19 @@
 # Two commands matter: `make up` runs the whole stack on this machine, `make test` proves it. Both install what they need.
+.DEFAULT_GOAL := help
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 PACKAGES := producer spark_jobs orchestration tests docs examples
+
+help:
+	@echo "make up      run the whole stack on this machine, until Ctrl-C; installs what is missing"
+	@echo "make test    prove it: unit, integration, Dagster and end-to-end tests"
+	@echo "make setup   install all that the tests, the examples and the other tools need, as well"
+	@echo "make check   format, types, unused code, dependencies, secrets"
+	@echo "make chaos, make soak, make bench   break it, feed it garbage, measure it: see docs/"
+	@echo
+	@echo "Options go in ARGS: make up ARGS=\"--source simulator --symbols BTCUSDT,ETHUSDT\""
+	@echo "What is running is asked with .venv/bin/tickhouse: status, sql, replay, down, --help"
 
 .venv/.run: requirements.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON3=…")'
@@ -63,4 +74,4 @@ check: .venv/.test
 	git ls-files -z --cached --others --exclude-standard | xargs -0 .venv/bin/detect-secrets-hook
 	$(PYTHON) -m tests.audit
 
-.PHONY: tools browser setup up test chaos soak bench check
+.PHONY: help tools browser setup up test chaos soak bench check

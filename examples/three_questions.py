@@ -1,4 +1,4 @@
-"""Three questions to the tables, answered with Polars.
+"""Three questions to the tables, answered with Polars, which `make setup` installs.
 
     python examples/three_questions.py                # asks the tables of .tickhouse
     python examples/three_questions.py OTHER_HOME     # or of another home, or any folder or URI with the tables
@@ -16,8 +16,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import polars as pl
 from deltalake import DeltaTable
+
+try:
+    import polars as pl
+except ModuleNotFoundError:
+    sys.exit("this script asks with Polars, which `make up` does not install: run `make setup` once, then this again")
 
 TABLES = ("prices", "moving_stats", "zscores", "higher", "lower")
 WITHIN_SECONDS = 20.0

@@ -6,7 +6,7 @@ showing the sentences (`cli`). Pure.
 
 from __future__ import annotations
 
-from orchestration.status import Status
+from orchestration.status import Status, not_final
 
 _WAITING = {"starting", "stopped", "stopping"}
 
@@ -35,9 +35,12 @@ def next_step(status: Status, lateness_seconds: float) -> str:
                 f"more prices: the recording has ended, and none of its ticks is {lateness_seconds:g} s older than "
                 "its last one, so that no result is final"
             )
-        return f"the first final results: a tick's come once {lateness_seconds:g} s of later ticks have followed"
+        return (
+            f"the first z-scores: each follows its price by {lateness_seconds:g} s, as a late price could change it "
+            "until then"
+        )
     if zscore.archive_lag:
-        return f"{zscore.archive_lag:,} z-scores to be saved in the table"
+        return "the first z-scores, which are computed by now, to be written to the table"
     return "the z-scores in the table to be loaded into MongoDB"
 
 
@@ -50,12 +53,15 @@ class Arrival:
 
     def judge(self, status: Status) -> tuple[bool, str]:
         """Whether they have arrived, and what to say: that they have, or what is waited for."""
-        documents = max(collection.documents for collection in status.load.values())
+        documents = max(collection.documents or 0 for collection in status.load.values())
         if self._earlier is None:
             # What an earlier run computed may be loaded only now.
             self._earlier = max(documents, status.streams["zscore"].output_rows or 0)
         if documents > self._earlier:
             return True, "z-scores are arriving"
         if status.drained:
-            return True, f"the recording has been through everything: MongoDB has {documents:,} z-scores of each window"
+            told = f"the recording has gone through everything: MongoDB has {documents:,} z-scores of each window"
+            waiting = not_final(status)
+            ticks = "tick waits" if waiting == 1 else "ticks wait"
+            return True, f"{told}, and {waiting:,} {ticks} for later ones to be final" if waiting else told
         return False, next_step(status, self._lateness_seconds)

@@ -190,6 +190,8 @@ class _Table:
         )
 
     def _notes(self, recomputed: _Recomputed, removed: int) -> Iterator[str]:
+        if not recomputed.until and not recomputed.kept_whole:
+            yield "there are no prices of that day"
         if recomputed.kept_whole:
             yield f"not complete yet, and left as they are: {', '.join(recomputed.kept_whole)}"
         if removed and any(row["query"] == PRICES for row in gap_table.rows(self._lakehouse.uri)):

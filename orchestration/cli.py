@@ -12,9 +12,10 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,10 @@ from rich.markup import escape
 from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
 
+if TYPE_CHECKING:
+    from orchestration.sql import Answer
+    from orchestration.status import Status
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -30,8 +35,14 @@ app = typer.Typer(
     "[bold]tickhouse up[/bold] runs everything on this machine; [bold]tickhouse status[/bold] shows how it is; "
     "[bold]tickhouse sql[/bold] asks the tables. Every option can also be set as TICKHOUSE_… in the environment.",
 )
-_out = Console()
-_errors = Console(stderr=True)
+_ENDLESS = 100_000
+# Into a file or a pipe nothing is cut off or broken, however long; who wants it narrow says so, as COLUMNS.
+_out, _errors = (
+    Console(stderr=stream is sys.stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else _ENDLESS)
+    for stream in (sys.stdout, sys.stderr)
+)
+_NOT_AT_WORK = 3
+"""What `systemctl status` says, too, of what does not run."""
 
 Home = Annotated[
     Path | None, typer.Option(help="Folder of all data. [dim]TICKHOUSE_HOME, else .tickhouse[/dim]", show_default=False)
@@ -47,6 +58,13 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+def _format(name: str) -> Format:
+    try:
+        return Format(name)
+    except ValueError:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(Format)}") from None
+
+
 def _settings(**overrides: Any) -> OrchestrationSettings:
     try:
         return OrchestrationSettings.read(**overrides)
@@ -57,6 +75,15 @@ def _settings(**overrides: Any) -> OrchestrationSettings:
 def _failure(sentence: str, code: int = 1) -> typer.Exit:
     _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}")
     return typer.Exit(code)
+
+
+def _confirm(question: str, otherwise: str) -> None:
+    """Ask; whoever does not agree is told what has not happened. Raises Exit, with code 1."""
+    if not typer.confirm(question):
+        if not sys.stdin.isatty():  # an answer that was typed has ended the line itself
+            _out.print()
+        _out.print(otherwise)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -91,7 +118,6 @@ def up(
     from orchestration.local.artifacts import FetchFailed
     from orchestration.local.checks import find_problems
     from orchestration.local.instance import AlreadyRunning
-    from orchestration.status import Status
 
     began = time.monotonic()
 
@@ -131,22 +157,24 @@ def up(
             raise _failure(f"the stack cannot go on: {error}") from error
 
 
-def _tell_where_to_look(status: Any, home: Path) -> None:
+def _tell_where_to_look(status: Status, home: Path) -> None:
+    from orchestration.sql import EXAMPLES
+
     lines = []
-    here = f"--home {shlex.quote(str(home))}"
+    here = "" if home == Path(".tickhouse").absolute() else f" --home {shlex.quote(str(home))}"
     if status.dagster_url:
         lines.append(("Dagster", status.dagster_url))
     if status.board_url:
         lines.append(("Board", status.board_url))
     lines += [
-        ("Prices", status.source_note or status.source),
+        ("Prices", status.source_note or status.source or "-"),
         ("Kafka", status.kafka_bootstrap),
         ("MongoDB", status.mongo_uri),
         ("Delta tables", status.lakehouse),
         ("Logs", str(home / "logs")),
-        ("How it is", f"tickhouse status --watch {here}"),
-        ("Ask", f"tickhouse sql {here} 'SELECT * FROM zscores LIMIT 5'"),  # noqa: S608 -- shown, not run
-        ("Stop", f"Ctrl-C here, or tickhouse down {here}"),
+        ("How it is", f"tickhouse status --watch{here}"),
+        ("Ask", f'tickhouse sql{here} "{next(iter(EXAMPLES.values()))}"'),
+        ("Stop", f"Ctrl-C here, or tickhouse down{here}"),
     ]
     for name, value in lines:
         _out.print(f"  [bold]{name:<13}[/bold]{escape(value)}", soft_wrap=True)
@@ -170,33 +198,58 @@ def down(home: Home = None) -> None:
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking, once a second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Keep looking, once a second, until Ctrl-C; in a pipe with the time of each look."
+        ),
+    ] = False,
     home: Home = None,
 ) -> None:
-    """Show the source, the streams, their lag and counts, and how far MongoDB has got."""
-    settings = _settings(home=home)
-    from rich.live import Live
+    """Show what is at work, the source, the streams, their lag and counts, and how far MongoDB has got.
 
-    from orchestration.status import collect, render
+    The exit code is 0 when everything is at work that should be, 3 when something is not or nothing runs, as that of
+    [bold]systemctl status[/bold], and 1 when it cannot be told. With --json it is the same, with --watch that of the
+    last look. What was stopped by hand need not be at work; a recording may have ended, and a producer may wait for
+    the exchange.
+    """
+    settings = _settings(home=home)
+    from orchestration.status import collect
+    from orchestration.status_view import render
 
     try:
+        seen = collect(settings)
         if as_json:
-            sys.stdout.write(collect(settings).model_dump_json(indent=2) + "\n")
-        elif watch and _out.is_terminal:
-            with Live(render(collect(settings)), console=_out, screen=True, auto_refresh=False) as live:
-                while True:
-                    time.sleep(1)
-                    live.update(render(collect(_settings(home=home))), refresh=True)
-        elif watch:  # one after the other, for a file or a pipe
-            while True:
-                _out.print(render(collect(_settings(home=home))))
-                time.sleep(1)
+            sys.stdout.write(seen.model_dump_json(indent=2) + "\n")
+        elif watch:
+            seen = _watch(seen, lambda: collect(_settings(home=home)))
         else:
-            _out.print(render(collect(settings)))
-    except KeyboardInterrupt:
-        return
+            _out.print(render(seen))
     except (SettingsError, ProcessError) as error:
         raise _failure(f"{error}") from error
+    if seen.not_at_work:
+        raise typer.Exit(_NOT_AT_WORK)
+
+
+def _watch(seen: Status, look: Callable[[], Status]) -> Status:
+    """Show what was seen and look again, once a second, until Ctrl-C; returns what was seen last."""
+    from rich.live import Live
+
+    from orchestration.status_view import fitting, render
+
+    try:
+        if _out.is_terminal:
+            with Live(fitting(seen, _out), console=_out, screen=True, auto_refresh=False) as live:
+                while True:
+                    time.sleep(1)
+                    seen = look()
+                    live.update(fitting(seen, _out), refresh=True)
+        while True:
+            _out.print(f"[bold]{time.strftime('%F %T%z')}[/bold]", render(seen, legend=False), "", sep="\n")
+            time.sleep(1)
+            seen = look()
+    except KeyboardInterrupt:
+        return seen
 
 
 @app.command()
@@ -209,8 +262,17 @@ def doctor(
     settings = _settings(of_running_stack=False, home=home, port=port)
     from orchestration.local.artifacts import missing
     from orchestration.local.checks import find_problems
+    from orchestration.local.instance import AlreadyRunning, holder
     from orchestration.local.java import find_java
 
+    try:
+        pid = holder(settings.home)
+    except AlreadyRunning as error:
+        raise _failure(f"{error}") from error
+    if pid is not None:
+        running = f"The stack of {settings.home} is running (process {pid}): `tickhouse status` says how it is"
+        _out.print(f"[green]✓[/green] {escape(running)}", soft_wrap=True)
+        return
     problems = find_problems(settings, os.environ, ui=ui)
     for problem in problems:
         _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
@@ -229,21 +291,33 @@ def doctor(
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="JSON lines of ticks, plain or .gz.", exists=True, dir_okay=False)],
-    speed: Annotated[str, typer.Option(help="1 as recorded, N times that, or max.")] = "max",
+    speed: Annotated[
+        str | None, typer.Option(help="1 as recorded, N times that, or max.", show_default="max; 1 with --now")
+    ] = None,
     now: Annotated[bool, typer.Option("--now", help="Shift the timestamps so that the first tick is now.")] = False,
     home: Home = None,
 ) -> None:
     """Send a recording into the running stack, next to its own source, and return when all is delivered.
 
-    With its recorded timestamps it suits symbols that have no newer prices yet: ticks older than those of their own
-    symbol already there are late. Sent again, it goes on behind the last line that is there.
+    A line of it is a tick such as
+
+    {"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38Z"}
+
+    Every line is delivered. What is no tick goes into the table [bold]rejects[/bold] with the reason, and how many
+    there are is said at the end. With its recorded timestamps it suits symbols that have no newer prices yet: ticks
+    older than those of their own symbol already there are late. Sent again, it goes on behind the last line that is
+    there.
     """
+    speed = speed or ("1" if now else "max")
     settings = _settings(home=home, speed=speed)
     from orchestration.local.instance import holder
+    from orchestration.recording import look_through, sentences
     from orchestration.replay import ReplayFailed, send
+    from producer.lines import RecordingError
 
     if holder(settings.home) is None:
         raise _failure(f"nothing runs with the home {settings.home}: start it with `tickhouse up`")
+    lateness = settings.lateness_seconds
     # However it is asked to stop, the producer behind it is stopped cleanly.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -253,11 +327,14 @@ def replay(
                 spinner.update(f"{sent:,} sent, {acknowledged:,} acknowledged, up to {last_timestamp or '…'}")
 
             delivered = send(settings, file.absolute(), shift_to_now=now, progress=progress)
-    except ReplayFailed as error:
+            spinner.update("Looking through what was sent")
+            found = look_through(file, None if now else time.time_ns() // 1_000_000, round(lateness * 1_000))
+    except (ReplayFailed, RecordingError) as error:
         raise _failure(f"{error}") from error
     except KeyboardInterrupt:
         raise _failure("stopped; send it again to go on where it was") from None
-    _out.print(f"{delivered:,} messages of {escape(str(file))} are delivered.", soft_wrap=True)
+    for sentence in sentences(file, delivered, found, lateness_seconds=lateness, shifted=now, speed=speed):
+        _out.print(f"{sentence}.", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -267,10 +344,17 @@ def sql(
     ] = None,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="How to write the rows.", show_default="by the file's ending, else table"),
+        typer.Option(
+            "--format",
+            parser=_format,
+            metavar="|".join(Format),
+            help="How to write the rows.",
+            show_default="by the file's ending, else table",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet or .json (JSON lines).")
+        Path | None,
+        typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet, or .json or .jsonl (JSON lines)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
     limit: Annotated[
@@ -279,11 +363,13 @@ def sql(
     ] = 100,
     home: Home = None,
 ) -> None:
-    """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower.
+    """Ask the Delta tables: prices, rejects, moving_stats, zscores, higher, lower, gaps, backfills.
 
     For example: tickhouse sql "SELECT symbol, count(*) FROM prices GROUP BY symbol"
 
-    Without a query: which tables and columns there are, and three queries to begin with.
+    Without a query: which tables and columns there are, and queries to begin with. The dialect is DataFusion's
+    (https://datafusion.apache.org/user-guide/sql/): lists begin at 1, and their parts are named in brackets, as in
+    z_scores[1]['zscore_price'].
     """
     settings = _settings(home=home)
     from orchestration.sql import QueryFailed, query
@@ -291,7 +377,11 @@ def sql(
 
     form = form or _form_of(output)
     if form is (Format.parquet if output is None else Format.table):
-        raise _failure("a file is csv, json or parquet, by its ending or --format; parquet needs --output FILE", 2)
+        raise _failure(
+            "a file is csv, json or parquet, by its ending (.csv, .json, .jsonl or .parquet) or by --format; "
+            "parquet needs --output FILE",
+            2,
+        )
     try:
         if statement is None:
             _tell_what_to_ask(settings.lakehouse, home)
@@ -324,42 +414,29 @@ def _form_of(file: Path | None) -> Format:
     )
 
 
-def _show(answer: Any, limit: int) -> None:
-    from itertools import islice
+def _show(answer: Answer, limit: int) -> None:
+    from orchestration.sql_view import rows_for_people
 
-    from rich.table import Table
-
-    from orchestration.sql_rows import cell
-
-    table = Table(*(escape(name) for name in answer.schema.names))
-    rows = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in answer.batches)
-    values = (row for batch in rows for row in batch)
-    for row in islice(values, limit or None):
-        table.add_row(*(escape(_visible(cell(value))) for value in row))
-    _out.print(table)
-    if limit and next(values, None) is not None:
+    shown = rows_for_people(answer, limit, _out.width)
+    for part in shown.parts:
+        _out.print(part)
+    if not shown.rows:
+        _errors.print("[dim]There are no such rows.[/dim]")
+    if shown.more:
         _errors.print(f"[dim]These are the first {limit:,} rows: --limit 0 shows all, --output FILE keeps all.[/dim]")
 
 
 def _tell_what_to_ask(lakehouse: str, home: Path | None) -> None:
-    from rich.table import Table
-
     from orchestration.sql import EXAMPLES, tables
+    from orchestration.sql_view import what_to_ask
 
-    for name, rows, columns in tables(lakehouse):
-        listing = Table("column", "type", "what it is", title=f"{name}: {rows:,} rows", title_justify="left")
-        for column, kind, text in columns:
-            listing.add_row(column, escape(kind), escape(text or ""))
-        _out.print(listing)
+    for part in what_to_ask(tables(lakehouse)):
+        _out.print(part)
+    _out.print("[dim]The dialect is DataFusion's: https://datafusion.apache.org/user-guide/sql/[/dim]", soft_wrap=True)
     there = "" if home is None else f" --home {shlex.quote(str(home))}"
     for question, statement in EXAMPLES.items():
         command = f'tickhouse sql{there} "{statement}"'
         _out.print(f"\n[dim]{question}[/dim]\n{escape(command)}", soft_wrap=True, highlight=False)
-
-
-def _visible(text: str) -> str:
-    """Control characters as escapes: what a message held must not reach the terminal's own language."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @app.command()
@@ -392,8 +469,8 @@ def skip(
                 _out.print(f"[yellow]•[/yellow] query {query.query}: {escape(gap.sentence())}", soft_wrap=True)
         if any(gap.reason == "created again" for query in skips for gap in query.gaps):
             _out.print("The offsets begin anew: in [bold]prices[/bold] and [bold]rejects[/bold] they will repeat.")
-        if not yes and not typer.confirm(f"Let {stream} go on past this for ever?"):
-            raise typer.Exit(1)
+        if not yes:
+            _confirm(f"Let {stream} go on past this for ever?", "Nothing is skipped.")
         skipping.apply(settings, stream, skips)
     except (skipping.SkipFailed, ProcessError) as error:
         raise _failure(f"{error}") from error
@@ -446,8 +523,8 @@ def reset(
         raise _failure(f"the stack of {settings.home} is running: `tickhouse down --home {settings.home}` first")
     if not (settings.home / "run").is_dir():
         raise _failure(f"{settings.home} is not a home of tickhouse: there is nothing to delete")
-    if not yes and not typer.confirm(f"Delete {settings.home} with all prices and results in it?"):
-        raise typer.Exit(1)
+    if not yes:
+        _confirm(f"Delete {settings.home} with all prices and results in it?", "Nothing is deleted.")
     try:
         remaining = remove_data(settings)
     except (AlreadyRunning, ProcessError) as error:

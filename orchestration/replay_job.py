@@ -13,9 +13,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from orchestration.recording import look_through, sentences
 from orchestration.replay import ReplayFailed, send
 from orchestration.resources import StreamsResource
 from orchestration.settings import OrchestrationSettings, SettingsError
+from producer.lines import RecordingError
 
 _TELL_SECONDS = 5.0
 
@@ -26,7 +28,11 @@ class ReplayConfig(dg.Config):
     file: str = Field(
         description="A file of JSON lines as on the topic btc-price, plain or .gz, on the machine that runs the stack."
     )
-    speed: str = Field("max", description="1 as recorded, a factor such as 10, or max.")
+    speed: str = Field(
+        "max",
+        description="1 as recorded, a factor such as 10, or max. Unless it is 1, shifted timestamps run ahead of the "
+        "clock.",
+    )
     shift_to_now: bool = Field(
         False,
         description="Shift the timestamps so that the first tick is now. Else ticks that are older than those of their "
@@ -46,6 +52,7 @@ def send_recording(context: dg.OpExecutionContext, config: ReplayConfig, streams
         settings = OrchestrationSettings.read(**known, speed=config.speed)
     except SettingsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    shifted, lateness = config.shift_to_now, settings.lateness_seconds
     told_at = 0.0
 
     def progress(sent: int, acknowledged: int, last_timestamp: str | None) -> None:
@@ -57,11 +64,15 @@ def send_recording(context: dg.OpExecutionContext, config: ReplayConfig, streams
             )
 
     try:
-        delivered = send(settings, file, shift_to_now=config.shift_to_now, progress=progress)
-    except ReplayFailed as error:
+        delivered = send(settings, file, shift_to_now=shifted, progress=progress)
+        found = look_through(file, None if shifted else time.time_ns() // 1_000_000, round(lateness * 1_000))
+    except (ReplayFailed, RecordingError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    context.log.info("%d messages of %s are delivered; nothing is left running", delivered, file)
-    context.add_output_metadata({"messages": delivered, "file": dg.MetadataValue.path(str(file))})
+    told = sentences(file, delivered, found, lateness_seconds=lateness, shifted=shifted, speed=config.speed)
+    context.log.info("%s; nothing is left running", ". ".join(told))
+    context.add_output_metadata(
+        {"messages": delivered, "rejects": found.rejects, "file": dg.MetadataValue.path(str(file))}
+    )
 
 
 @dg.job(description="Send a recording into the running topic, next to the stack's own source. Needs the file's path.")

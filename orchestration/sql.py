@@ -1,14 +1,15 @@
 """SQL on the Delta tables, without a JVM.
 
-Belongs here: running a query over all tables that exist, and nothing but a query: the engine would also write files,
-read others than the tables', and change its settings; and telling what there is to ask. Does not belong here: writing
-the rows (`sql_rows`) or showing them (`cli`).
+Belongs here: running a query over all tables, and nothing but a query: the engine would also write files, read others
+than the tables', and change its settings; and telling what there is to ask. Does not belong here: what is wrong with a
+query (`sql_faults`), writing the rows (`sql_rows`) or showing them (`cli`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,12 +18,19 @@ from deltalake.exceptions import TableNotFoundError
 
 from orchestration import backfill_table, gap_table
 from orchestration.lakehouse import Lakehouse, plain_schema
+from orchestration.sql_faults import explain, single
 from spark_jobs.jobs import TABLES
+from spark_jobs.tables import arrow_schema
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 _QUERIES = ("SELECT", "WITH", "VALUES")
-NAMES = (*TABLES, gap_table.NAME, backfill_table.NAME)
-"""The tables that can be asked, as far as they exist."""
+_LISTINGS = ("DESCRIBE", "DESC", "SHOW")
+_SCHEMAS = {name: arrow_schema(name) for name in TABLES} | {
+    gap_table.NAME: gap_table.SCHEMA,
+    backfill_table.NAME: backfill_table.SCHEMA,
+}
+NAMES = tuple(_SCHEMAS)
+"""The tables that can be asked. One that was not made yet has no rows."""
 
 
 class QueryFailed(ValueError):
@@ -30,6 +38,10 @@ class QueryFailed(ValueError):
 
 
 EXAMPLES = {
+    "What is the newest z-score of 30 seconds of each symbol?": (
+        "SELECT symbol, max(timestamp) AS newest, last_value(z_scores[1]['zscore_price'] ORDER BY timestamp) AS z_30s "
+        "FROM zscores GROUP BY symbol ORDER BY symbol"
+    ),
     "How many ticks are there of each symbol, and up to when?": (
         "SELECT symbol, count(*) AS ticks, max(timestamp) AS newest FROM prices GROUP BY symbol ORDER BY symbol"
     ),
@@ -71,41 +83,63 @@ def query(lakehouse: str, sql: str) -> Answer:
 
     Every other statement is refused before anything of it is done.
     """
+    statement = _only_query(sql)
     builder = QueryBuilder()
     found = []
     for name in NAMES:
         try:
             builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:
-            continue
-        found.append(name)
+            if name in statement:
+                builder.register(name, _empty_table(name))
+        else:
+            found.append(name)
     if not found:
         raise _no_tables(lakehouse)
-    statement = sql.strip().rstrip(";")
-    word = _FIRST_WORD.match(statement)
-    first = word[1].upper() if word else ""
-    if first not in _QUERIES:
-        raise QueryFailed(f"only queries are answered: {', '.join(_QUERIES)}, not {first or 'this'}")
+
+    def failure(error: Exception) -> QueryFailed:
+        return QueryFailed(explain(f"{error}", statement, found, NAMES))
+
     try:
-        # The engine's own parser tells what is a query: only that can stand where a table does. Planning it runs none
-        # of it, and takes no part of it for another statement, for which there is no place here.
-        builder.execute(f"SELECT * FROM ({statement}\n) LIMIT 0")  # noqa: S608
+        # The engine's own parser tells what is a query: only that can stand in a WITH. Planning it runs none of it, and
+        # takes no part of it for another statement, for which there is no place here.
+        builder.execute(f"WITH asked AS (\n{statement}\n) SELECT * FROM asked LIMIT 0")  # noqa: S608
         reader = pa.RecordBatchReader.from_stream(builder.execute(statement))
     except Exception as error:
         # The query engine raises plain exceptions; their text is about the query, and that is the user's.
-        raise QueryFailed(f"{error} (tables: {', '.join(found)})") from error
+        raise failure(error) from error
     schema = plain_schema(reader.schema)
-    return Answer(schema, _batches(reader, schema))
+    return Answer(schema, _batches(reader, schema, failure))
 
 
-def _batches(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _only_query(sql: str) -> str:
+    statement = single(sql)
+    if statement is None:
+        raise QueryFailed("one query at a time is answered: ask them one after the other, without the semicolon")
+    word = _FIRST_WORD.match(statement)
+    first = word[1].upper() if word else ""
+    if first not in _QUERIES:
+        listing = "; which tables and columns there are, `tickhouse sql` without a query says" * (first in _LISTINGS)
+        raise QueryFailed(f"only queries are answered: {', '.join(_QUERIES)}, not {first or 'this'}{listing}")
+    return statement
+
+
+def _empty_table(name: str) -> DeltaTable:
+    """A table without rows. Its log is read once, when it is made; there are no files to be read later."""
+    with tempfile.TemporaryDirectory(prefix="tickhouse-") as folder:
+        return DeltaTable.create(folder, _SCHEMAS[name])
+
+
+def _batches(
+    reader: pa.RecordBatchReader, schema: pa.Schema, failure: Callable[[Exception], QueryFailed]
+) -> Iterator[pa.RecordBatch]:
     while True:
         try:
             batch = reader.read_next_batch()
         except StopIteration:
             return
         except Exception as error:
-            raise QueryFailed(f"{error}") from error
+            raise failure(error) from error
         yield batch.cast(schema)
 
 

@@ -15,10 +15,6 @@ from typing import Any
 from deltalake.exceptions import DeltaError
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from orchestration import gap_table, processes
 from orchestration.kafka import KafkaAway, KafkaRefuses, Offsets, Topics, lag
@@ -34,7 +30,8 @@ from spark_jobs.kafka_access import librdkafka_security
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
 _FRESH_SECONDS = 30.0
-_GAPS_SHOWN = 3
+_ALWAYS = ("kafka", "mongod", "code-server", "daemon")
+"""Services that every local stack has; the others depend on what it was told."""
 
 
 class StreamStatus(BaseModel):
@@ -43,6 +40,8 @@ class StreamStatus(BaseModel):
     state: str
     """running, starting, stopping, stopped, crashed, hung or given_up."""
     pid: int | None = None
+    wanted: bool = True
+    """Whether it should be running: not once it was stopped by hand, or drained."""
     error: str | None = None
     input_rows: int | None = None
     output_rows: int | None = None
@@ -74,8 +73,10 @@ class ProducerStatus(BaseModel):
 class CollectionStatus(BaseModel):
     """One MongoDB collection: every row of the table up to `delta_version` is in it, `documents` in number."""
 
-    documents: int
+    documents: int | None
+    """None when it is not known, as MongoDB does not answer."""
     delta_version: int | None
+    """None when nothing was loaded yet, or when that is not known."""
 
 
 class ServiceStatus(BaseModel):
@@ -121,6 +122,8 @@ class Status(BaseModel):
     problems: list[str]
     gaps: list[GapStatus] = []
     """Messages that were lost in a topic and gone past by `tickhouse skip`, oldest first."""
+    not_at_work: list[str] = []
+    """What should be at work and is not, in words; empty when everything is."""
 
 
 def collect(settings: OrchestrationSettings) -> Status:
@@ -138,10 +141,10 @@ def collect(settings: OrchestrationSettings) -> Status:
     version = _table_version(settings, problems)
     loaded = _loaded(settings, problems)
     source = endpoints.source if endpoints else producer.get("source")
-    reasons = waiting_for(source, producer, heartbeats, ends, version, loaded)
+    reasons = waiting_for(source, producer, heartbeats, ends, version, loaded or {})
     streams = Streams(settings)
     given_up = streams.given_up()
-    return Status(
+    status = Status(
         source=source,
         source_note=endpoints.source_note if endpoints else None,
         kafka_bootstrap=settings.kafka_bootstrap,
@@ -150,19 +153,48 @@ def collect(settings: OrchestrationSettings) -> Status:
         dagster_url=endpoints.dagster_url if endpoints else None,
         board_url=endpoints.board_url if endpoints else None,
         producer=_producer(settings, producer),
-        streams={name: _stream(streams.observe(name), spec, ends, given_up.get(name)) for name, spec in JOBS.items()},
-        load={
-            collection: CollectionStatus(documents=record.documents, delta_version=record.delta_version)
-            if (record := loaded.get(collection))
-            else CollectionStatus(documents=0, delta_version=None)
-            for collection in COLLECTIONS.values()
+        streams={
+            name: _stream(streams.observe(name), spec, ends, given_up.get(name), streams.wanted(name))
+            for name, spec in JOBS.items()
         },
+        load={collection: _collection(loaded, collection) for collection in COLLECTIONS.values()},
         services=_services(settings),
         drained=not reasons,
         waiting_for=reasons,
         problems=problems,
         gaps=_gaps(settings, problems),
     )
+    return status.model_copy(update={"not_at_work": not_at_work(status)})
+
+
+def not_at_work(status: Status) -> list[str]:
+    """What should be at work and is not, in words; empty when everything is.
+
+    A producer that waits for the exchange is at work, and so is one that has sent all of a recording. Streams that were
+    stopped by hand, or drained, need not be.
+    """
+    needed = {*_ALWAYS, *(["simulator"] if status.source == "simulator" else [])}
+    needed |= {name for name, url in (("webserver", status.dagster_url), ("board", status.board_url)) if url}
+    # In containers none is recorded: there the answers of Kafka and MongoDB tell.
+    states = {name: service.state for name, service in status.services.items() if name in needed}
+    if status.producer.state not in ("waiting", "ended"):
+        states["producer"] = status.producer.state
+    states |= {f"stream {name}": stream.state for name, stream in status.streams.items() if stream.wanted}
+    idle = [f"{name} is {state.replace('_', ' ')}" for name, state in states.items() if state != "running"]
+    return idle + status.problems
+
+
+def not_final(status: Status) -> int | None:
+    """How many ticks were read whose results wait for later ticks; None while that cannot be told.
+
+    It can once nothing waits to be read: of the ticks that `moving` has read, those are left that it has neither left
+    out nor published.
+    """
+    moving = status.streams["moving"]
+    left_out = (moving.output_rows, moving.late, moving.duplicates, moving.rejects)
+    if moving.lag != 0 or moving.input_rows is None or None in left_out:
+        return None
+    return max(0, moving.input_rows - sum(count or 0 for count in left_out))
 
 
 def waiting_for(
@@ -250,7 +282,7 @@ def _gaps(settings: OrchestrationSettings, problems: list[str]) -> list[GapStatu
         return []
 
 
-def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded]:
+def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded] | None:
     try:
         store = MongoStore(settings.mongo_uri.get_secret_value(), _MONGO_SECONDS)
         try:
@@ -259,7 +291,16 @@ def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, L
             store.close()
     except PyMongoError as error:
         problems.append(f"MongoDB at {without_password(settings.mongo_uri.get_secret_value())} {fault(error)}")
-        return {}
+        return None
+
+
+def _collection(loaded: Mapping[str, Loaded] | None, collection: str) -> CollectionStatus:
+    if loaded is None:
+        return CollectionStatus(documents=None, delta_version=None)
+    record = loaded.get(collection)
+    return CollectionStatus(
+        documents=record.documents if record else 0, delta_version=record.delta_version if record else None
+    )
 
 
 def _producer(settings: OrchestrationSettings, heartbeat: Mapping[str, Any]) -> ProducerStatus:
@@ -276,7 +317,7 @@ def _producer(settings: OrchestrationSettings, heartbeat: Mapping[str, Any]) -> 
     return status
 
 
-def _stream(view: StreamView, spec: JobSpec, ends: Offsets, given_up: str | None) -> StreamStatus:
+def _stream(view: StreamView, spec: JobSpec, ends: Offsets, given_up: str | None, wanted: bool) -> StreamStatus:
     heartbeat = view.heartbeat
     told = {field: heartbeat[field] for field in StreamStatus.model_fields if heartbeat.get(field) is not None}
     left_alone = given_up is not None and view.state in ("crashed", "hung")
@@ -285,6 +326,7 @@ def _stream(view: StreamView, spec: JobSpec, ends: Offsets, given_up: str | None
         | {
             "state": "given_up" if left_alone else view.state,
             "pid": view.pid,
+            "wanted": wanted,
             "error": given_up if left_alone else view.error,
             "lag": stream_lag(spec, heartbeat, ends),
             "archive_lag": archive_lag(spec, heartbeat, ends),
@@ -300,96 +342,3 @@ def _services(settings: OrchestrationSettings) -> dict[str, ServiceStatus]:
             alive = processes.alive(process)
             services[name] = ServiceStatus(state="running" if alive else "stopped", pid=process.pid if alive else None)
     return services
-
-
-_COLOURS = {"running": "green", "ended": "green", "starting": "yellow", "waiting": "yellow", "stopping": "yellow"}
-
-
-def render(status: Status) -> RenderableType:
-    """The status as tables for people."""
-    parts: list[RenderableType] = [_overview(status), _streams_table(status), _load_table(status)]
-    parts += [Text(problem, style="red") for problem in status.problems]
-    for name, stream in status.streams.items():
-        if stream.error and stream.state != "running":
-            parts.append(Text(f"{name}: {stream.error.splitlines()[0]}", style="red"))
-    for gap in status.gaps[-_GAPS_SHOWN:]:
-        parts.append(
-            Text(
-                f"{gap.query}: {gap.topic} partition {gap.partition} was skipped from offset {gap.from_offset} to "
-                f"{'its end' if gap.to_offset is None else gap.to_offset} ({gap.reason}) at {gap.skipped_at:%F %T}",
-                style="yellow",
-            )
-        )
-    if status.producer.error or status.producer.note:
-        parts.append(Text(f"producer: {status.producer.error or status.producer.note}", style="yellow"))
-    return Group(*parts)
-
-
-def _overview(status: Status) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(no_wrap=True)
-    # An address is there to be copied: never cut off.
-    table.add_column(overflow="fold")
-    source = status.source or "none: nothing was started in this home"
-    table.add_row("Prices", f"{source} ({status.source_note})" if status.source_note else source)
-    producer = status.producer
-    table.add_row(
-        "Producer",
-        Text.assemble(
-            _state(producer.state), f"  {producer.acknowledged:,} sent, last {producer.last_timestamp or '-'}"
-        ),
-    )
-    table.add_row("Kafka", status.kafka_bootstrap)
-    table.add_row("Tables", status.lakehouse)
-    table.add_row("MongoDB", status.mongo_uri)
-    table.add_row("Dagster", status.dagster_url or "-")
-    table.add_row("Board", status.board_url or "-")
-    services = [Text.assemble(f"{name} ", _state(service.state), "  ") for name, service in status.services.items()]
-    table.add_row("Services", Text.assemble(*services) if services else "-")
-    table.add_row("Drained", Text("yes", "green") if status.drained else f"no: {status.waiting_for[0]}")
-    return table
-
-
-def _streams_table(status: Status) -> Table:
-    # Fits into 80 columns; what is left out here is in the JSON form.
-    table = Table(title="Streams", title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold underline")
-    table.add_column("stream", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for heading in ("in", "out", "late", "dupl.", "rej.", "lag", "unsaved", "ms", "tick"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, stream in status.streams.items():
-        numbers = (
-            stream.input_rows, stream.output_rows, stream.late, stream.duplicates, stream.rejects, stream.lag,
-            stream.archive_lag, stream.last_batch_ms,
-        )  # fmt: skip
-        table.add_row(
-            name,
-            _state(stream.state),
-            *(_short(number) for number in numbers),
-            stream.last_event_time[11:19] if stream.last_event_time else "-",
-        )
-    return table
-
-
-def _load_table(status: Status) -> Table:
-    table = Table(title="MongoDB", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("collection")
-    table.add_column("documents", justify="right")
-    table.add_column("table version", justify="right")
-    for name, collection in status.load.items():
-        version = "-" if collection.delta_version is None else str(collection.delta_version)
-        table.add_row(name, f"{collection.documents:,}", version)
-    return table
-
-
-def _state(state: str) -> Text:
-    return Text(state, _COLOURS.get(state, "dim" if state == "stopped" else "red"))
-
-
-def _short(number: float | None) -> str:
-    """A count for people: whole up to five digits, then in thousands or millions."""
-    if number is None:
-        return "-"
-    if number >= 10_000_000:
-        return f"{number / 1_000_000:,.0f}M"
-    return f"{number / 1_000:,.0f}k" if number >= 100_000 else f"{number:,.0f}"

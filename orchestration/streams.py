@@ -68,7 +68,7 @@ class Streams:
     def given_up(self) -> dict[str, str]:
         """The streams that the supervisor has given up, with its reasons, as it noted last."""
         try:
-            noted = json.loads((processes.run_folder(self._home) / _SUPERVISION).read_bytes())
+            noted = json.loads((self._home / "run" / _SUPERVISION).read_bytes())
         except (FileNotFoundError, ValueError):
             # Never noted, or torn by a power cut: the supervisor notes it again.
             return {}

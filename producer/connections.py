@@ -9,6 +9,8 @@ Belongs here: looking up names, connecting, reading. Does not belong here: what 
 
 from __future__ import annotations
 
+import errno
+import logging
 import queue
 import socket
 import ssl
@@ -23,10 +25,20 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
 _CONNECTING = 0.6  # share of the time that may go by until there is a connection
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+_log = logging.getLogger(__name__)
 
 
 class OversizedError(OSError):
     """The other side sends more than it may."""
+
+
+class UnreachableError(ConnectionError):
+    """There is no way to the other side, as without a network; what the system said of it is in the log."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} cannot be reached: is there a network?")
 
 
 class Allowance:
@@ -95,6 +107,9 @@ class Allowance:
             self._last_address = address
             return opened
         told = "; ".join(f"{address}: {error}" for address, error in errors.items())
+        if all(error.errno in _NO_WAY for error in errors.values()):
+            _log.info("%s cannot be reached: %s", host, told)
+            raise UnreachableError(host)
         if any(isinstance(error, TimeoutError) for error in errors.values()):
             raise TimeoutError(told)
         raise ConnectionError(told)
@@ -140,6 +155,9 @@ def _look_up(host: str, port: int, seconds: float) -> list[Any]:
         found = answers.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"the address of {host} was not found within {seconds:.1f} s") from None
+    if isinstance(found, socket.gaierror):
+        _log.info("the address of %s is not found: %s", host, found)
+        raise UnreachableError(host)
     if isinstance(found, Exception):
         raise found
     return found

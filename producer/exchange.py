@@ -20,7 +20,7 @@ import requests.utils
 import urllib3
 
 from producer.answers import Answer, Refusal, plain_text
-from producer.connections import Allowance, BoundedAdapter
+from producer.connections import Allowance, BoundedAdapter, UnreachableError
 
 _BASE_BYTES = 65_536
 _BYTES_PER_SYMBOL = 256
@@ -87,7 +87,8 @@ class PriceClient:
                 kind = "timeout"
             else:
                 kind = "connection"
-            return Refusal(kind, plain_text(f"{type(cause).__name__}: {cause}", _SHOWN))
+            told = f"{cause}" if isinstance(cause, UnreachableError) else f"{type(cause).__name__}: {cause}"
+            return Refusal(kind, plain_text(told, _SHOWN))
 
     def close(self) -> None:
         """Close the connection."""

@@ -53,7 +53,7 @@ def main() -> int:
         java = find_java(os.environ)
         fetch_with_progress(settings.tools, java, console, bundles or BUNDLES)
         if not bundles:
-            with console.status("Rehearsing"):
+            with console.status("Preparing Java, this once"):
                 class_data.make(settings.tools, java, os.environ, console.print)
     except (FetchFailed, JavaMissing, SettingsError) as error:
         sys.stderr.write(f"{error}\n")

@@ -90,12 +90,12 @@ def make(tools: Path, java: Java, environment: Mapping[str, str], say: Callable[
 def _make(folder: Path, tools: Path, java: Java, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     for outdated in folder.glob("*.jsa"):
         outdated.unlink()
-    say("Rehearsing once, so that Java starts in half the time from now on")
+    say("Preparing Java, this once, so that everything starts in half the time from now on")
     with tempfile.TemporaryDirectory(dir=folder) as home:
         try:
             _Rehearsal(Path(home), tools, java, environment).run()
         except (kafka.NotReady, processes.ProcessError, KafkaException, OSError, subprocess.SubprocessError) as error:
-            say(f"The rehearsal has failed, and Java will start as slowly as it does without: {error}")
+            say(f"Preparing Java has failed: all works without that as well, and takes longer to start: {error}")
 
 
 class _Rehearsal:

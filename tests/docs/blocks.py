@@ -34,6 +34,7 @@ class Treatment(StrEnum):
     """What the tests do with a command."""
 
     run = "run it in a project's folder with tables"
+    idle = "run it there as well, where nothing is at work: its exit code says so"
     scratch = "run it on a home that may be lost"
     stack = "run it beside a running stack"
     options = "look up its options: other tests run it, at length"
@@ -44,7 +45,8 @@ class Treatment(StrEnum):
 RULES: tuple[tuple[str, Treatment, str], ...] = (
     (r"export PATH=.*", Treatment.run, ""),
     (r"tickhouse sql\b.*", Treatment.run, ""),
-    (r"tickhouse (status|status --json|doctor|down|skip moving)", Treatment.run, ""),
+    (r"tickhouse (status|status --json)", Treatment.idle, ""),
+    (r"tickhouse (doctor|down|skip moving)", Treatment.run, ""),
     (r"tickhouse status --watch", Treatment.elsewhere, "tests/integration/test_cli.py watches until Ctrl-C"),
     (r"tickhouse reset --yes", Treatment.scratch, ""),
     (r"tickhouse replay\b.*", Treatment.stack, ""),

@@ -97,3 +97,13 @@ def test_as_a_user_runs_it(project: Project, tmp_path: Path) -> None:
     assert nothing.returncode == 1
     assert "there are no tables" in nothing.stderr
     assert "Traceback" not in nothing.stderr
+
+
+def test_without_polars_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "polars.py").write_text("raise ModuleNotFoundError(__name__)")
+    told = subprocess.run(
+        [sys.executable, SCRIPT], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 1
+    assert "run `make setup`" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -52,6 +52,9 @@ def test_a_port_in_use(home: Path, tools: Path) -> None:
 def test_another_instance_on_the_same_home(home: Path) -> None:
     with only_instance(home):
         result = tickhouse("up", "--home", str(home), "--port", "0")
+        healthy = tickhouse("doctor", "--home", str(home), "--port", "0")
+    assert healthy.returncode == 0
+    assert f"✓ The stack of {home} is running (process {os.getpid()})" in healthy.stdout
     assert result.returncode == 1
     assert f"Another `tickhouse up` (process {os.getpid()})" in result.stderr
     assert "tickhouse down" in result.stderr
@@ -85,7 +88,9 @@ def test_a_wrong_option_is_told_in_one_sentence(home: Path, arguments: tuple[str
 
 
 def test_before_the_first_start(home: Path) -> None:
-    status = json.loads(tickhouse("status", "--json", "--home", str(home)).stdout)
+    answer = tickhouse("status", "--json", "--home", str(home))
+    status = json.loads(answer.stdout)
+    assert answer.returncode == 3
     assert status["drained"] is False
     assert {stream["state"] for stream in status["streams"].values()} == {"stopped"}
     assert "Nothing runs" in tickhouse("down", "--home", str(home)).stdout
@@ -128,7 +133,8 @@ def test_sql_shows_what_there_is_and_writes_files(home: Path, tmp_path: Path) ->
     ("arguments", "code", "sentence"),
     [
         (("--format", "parquet"), 2, "parquet needs --output FILE"),
-        (("--output", "rows.txt"), 2, "a file is csv, json or parquet, by its ending or --format"),
+        (("--format", "xml"), 2, "Invalid value for '--format': 'xml' is not one of table, csv, json, parquet"),
+        (("--output", "rows.txt"), 2, "by its ending (.csv, .json, .jsonl or .parquet) or by --format"),
         (("--output", "no/such/folder/rows.csv"), 1, "cannot be written: No such file or directory"),
     ],
 )
@@ -153,7 +159,7 @@ def test_the_status_is_watched_until_ctrl_c(home: Path) -> None:
             seen += line.startswith("Streams")
         watching.send_signal(signal.SIGINT)
         _, errors = watching.communicate(timeout=20)
-    assert watching.returncode == 0, errors
+    assert watching.returncode == 3, errors
     assert errors == ""
 
 
@@ -170,7 +176,7 @@ def test_the_status_is_watched_on_a_terminal(home: Path) -> None:
         while _read(reader):
             pass
     os.close(reader)
-    assert watching.returncode == 0
+    assert watching.returncode == 3
 
 
 def _read(terminal: int) -> bytes:
@@ -191,7 +197,9 @@ def test_reset_tells_what_lies_elsewhere(home: Path, tmp_path: Path) -> None:
 def test_reset_asks_first(home: Path) -> None:
     assert "not a home of tickhouse" in tickhouse("reset", "--yes", "--home", str(home)).stderr
     (home / "run").mkdir()
-    assert tickhouse("reset", "--home", str(home), answer="n\n").returncode == 1
+    refused = tickhouse("reset", "--home", str(home), answer="n\n")
+    assert refused.returncode == 1
+    assert refused.stdout.endswith("[y/N]: \nNothing is deleted.\n")
     assert home.exists()
     assert tickhouse("reset", "--home", str(home), answer="y\n").returncode == 0
     assert not home.exists()

@@ -108,7 +108,11 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         arrived = documents(home)
         assert arrived > 0
 
-        for command in (("up", "--port", "0"), ("doctor", "--port", "0"), ("reset", "--yes")):
+        assert tickhouse("status", *there).returncode == 0
+        healthy = tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools))
+        assert healthy.returncode == 0
+        assert f"The stack of {home} is running" in healthy.stdout
+        for command in (("up", "--port", "0"), ("reset", "--yes")):
             refusal = tickhouse(*command, *there, TICKHOUSE_TOOLS=str(tools))
             assert refusal.returncode == 1, command
             assert f"tickhouse down --home {home}" in refusal.stderr
@@ -132,7 +136,7 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         process.wait()
         assert of_home(home), "the services live on when `up` is killed"
         assert holder(home) is None
-        assert "is running" not in tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools)).stderr
+        assert "is running" not in tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools)).stdout
         refusal = tickhouse("reset", "--yes", *there)
         assert refusal.returncode == 1
         assert "still run: stop them with" in refusal.stderr
@@ -170,11 +174,15 @@ def _replay_a_recording(home: Path, recording: Path) -> None:
         {"symbol": "REPLAYED", "price": 100 + n, "timestamp": f"2025-05-08T04:12:{n:02d}.000000+00:00"}
         for n in range(40)
     ]
-    recording.write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
-    for delivered in (40, 0):  # sent again, it goes on behind its last line
+    recording.write_text("".join(json.dumps(tick) + "\n" for tick in ticks) + '{"symbol":"REPLAYED","price":1}\n')
+    # Sent again, it goes on behind its last line.
+    sent = f"41 messages of {recording} are delivered."
+    for told in (sent, f"{recording} had been sent before, with all 41 lines: nothing is sent."):
         answer = tickhouse("replay", str(recording), "--home", str(home))
         assert answer.returncode == 0, answer.stderr
-        assert f"{delivered} messages of {recording} are delivered." in answer.stdout
+        assert told in answer.stdout
+        assert "Line 41 is no tick (timestamp: missing): it goes into the table rejects" in answer.stdout
+        assert "The last 10 ticks wait for later ones" in answer.stdout
     pid = pid_of(home, "producer")
     assert pid is not None, "the stack's own producer is not disturbed"
 

@@ -383,6 +383,15 @@ def test_what_a_stream_wrote_before_its_topic_was_made_anew_comes_first(history:
     assert all(findings.passed for findings in whole(history).values())
 
 
+def test_a_day_without_prices_is_said_to_be_one(history: History) -> None:
+    done = repair(history, datetime.date(2020, 1, 1))
+    assert set(done) == set(RESULT_TABLES)
+    for each in done.values():
+        assert not each.replaced
+        assert "there are no prices of that day" in each.text()
+    assert not any("there are no prices" in each.text() for each in repair(history).values())
+
+
 def test_without_tables_the_reason_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToCompare, match="start the prices stream"):
         reconcile(str(tmp_path), LATENESS_MS)

@@ -35,5 +35,5 @@ def test_there_are_no_options_without_an_archive(tmp_path: Path, java: Java) -> 
 def test_a_rehearsal_that_cannot_be_held_is_told_and_left(tmp_path: Path, java: Java) -> None:
     said: list[str] = []
     class_data.make(tmp_path, java, {}, said.append)  # no JARs there
-    assert "The rehearsal has failed" in said[-1]
+    assert "Preparing Java has failed" in said[-1]
     assert not class_data.complete(tmp_path, java)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import gzip
+import logging
 import random
 import socket
 import ssl
@@ -432,14 +434,31 @@ def test_many_such_addresses_take_no_longer_than_one(monkeypatch: pytest.MonkeyP
     assert refusal("http://exchange.test") == "timeout"
 
 
-def test_a_name_that_is_not_known_or_not_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_that_is_what_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(*_arguments: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    resolve_to(monkeypatch, ("127.0.0.1", 1), ("127.0.0.2", 1))
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    caplog.set_level(logging.INFO)
+    outcome = ask_once("http://exchange.test")
+    assert outcome == Refusal("connection", "exchange.test cannot be reached: is there a network?")
+    assert "Network is unreachable" in caplog.text
+
+
+def test_a_name_that_is_not_known_or_not_answered_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def unknown(*_arguments: Any, **_options: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    caplog.set_level(logging.INFO)
     outcome = ask_once("http://exchange.test")
-    assert isinstance(outcome, Refusal)
-    assert (outcome.kind, "not known" in outcome.reason) == ("connection", True)
+    assert outcome == Refusal("connection", "exchange.test cannot be reached: is there a network?")
+    assert "Name or service not known" in caplog.text
 
     def unanswered(*_arguments: Any, **_options: Any) -> list[Any]:
         time.sleep(2)

@@ -35,6 +35,14 @@ def lakehouse(tmp_path: Path) -> Path:
         ("(SELECT 1 AS n) UNION ALL (SELECT 2) ORDER BY n", [{"n": 1}, {"n": 2}]),
         ("VALUES (1)", [{"column1": 1}]),
         ("SELECT ';)' AS n", [{"n": ";)"}]),
+        ("SELECT 1 AS n; -- all; of it", [{"n": 1}]),
+        ("SELECT 1 AS n -- one; really", [{"n": 1}]),
+        ("SELECT * FROM gaps", []),
+        ("SELECT count(*) AS n FROM backfills JOIN prices USING (symbol)", [{"n": 0}]),
+        (
+            "SELECT count(*) AS n, max(z_scores[1]['zscore_price']) FILTER (WHERE false) AS z FROM zscores, lower",
+            [{"n": 0, "z": None}],
+        ),
     ],
 )
 def test_queries_are_answered(lakehouse: Path, sql: str, answer: list[dict[str, object]]) -> None:
@@ -51,6 +59,13 @@ def test_queries_are_answered(lakehouse: Path, sql: str, answer: list[dict[str, 
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{out}' STORED AS CSV",
         "SELECT 1; COPY (SELECT 1) TO '{out}' STORED AS CSV",
         "SELECT 1) LIMIT 0; COPY (SELECT 1) TO '{out}' STORED AS CSV --",
+        "SELECT 1) SELECT 1; COPY (SELECT 1) TO '{out}' STORED AS CSV --",
+        "SELECT 1) SELECT $$'$$; COPY (SELECT 1) TO '{out}' STORED AS CSV -- $$'$$",
+        "SELECT $$'$$; COPY (SELECT 1) TO '{out}' STORED AS CSV -- $$'$$",
+        "SELECT 1), x AS (COPY (SELECT 1) TO '{out}' STORED AS CSV",
+        "WITH x AS (SELECT 1) COPY (SELECT 1) TO '{out}' STORED AS CSV",
+        "WITH x AS (SELECT 1) DELETE FROM zscores",
+        "WITH x AS (SELECT 1) UPDATE zscores SET symbol = 'X'",
         "SELECT 1) UNION ALL (COPY (SELECT 1) TO '{out}' STORED AS CSV",
         "SELECT * FROM (COPY (SELECT 1) TO '{out}' STORED AS CSV)",
         "WITH x AS (COPY (SELECT 1) TO '{out}' STORED AS CSV) SELECT 1",
@@ -77,6 +92,7 @@ def test_queries_are_answered(lakehouse: Path, sql: str, answer: list[dict[str, 
         "SELECT * FROM parquet_metadata('{secret}')",
         "SELECT * FROM information_schema.tables",
         "SELECT 1) AS a, (SELECT 2",
+        "SELECT 1), b AS (SELECT 2",
         "SELECT 1 /*",
         "",
         ";",
@@ -99,6 +115,35 @@ def test_the_refusal_names_what_was_asked_and_what_may_be(lakehouse: Path) -> No
         query(str(lakehouse), "copy zscores to 'x'")
     with pytest.raises(QueryFailed, match=r"nowhere.*tables: zscores"):
         query(str(lakehouse), "SELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("SELECT 1; SELECT 2", "one query at a time"),
+        ("DESCRIBE zscores", "`tickhouse sql` without a query"),
+        ("show tables", "not SHOW; which tables and columns there are, `tickhouse sql` without a query says"),
+        ("SELECT * FROM zscore", "there is no table zscore: did you mean zscores? (tables: zscores)"),
+        ("SELECT * FROM PRICES", "there is no table PRICES: did you mean prices?"),
+        ("SELECT * FROM gap", "did you mean gaps?"),
+        ("SELECT z.z_scores[2].zscore_price FROM zscores z", "write z.z_scores[2]['zscore_price']"),
+        ("SELECT z_scores.zscore_price FROM zscores", "write z_scores[1]['zscore_price']"),
+        ("SELECT z_scores['30s'] FROM zscores", "write z_scores[1]['zscore_price']"),
+        ("SELECT * FROM zscores\nGROUP symbol", "at line 2, column 1 (unexpected: GROUP); the dialect is DataFusion's"),
+        ("SELECT * FROM zscores WHERE", "the query ends too early"),
+        ("SELECT symbol) FROM zscores", "its brackets do not match"),
+        ("SELECT count(symbol FROM zscores", "at line 1, column 21 (unexpected: FROM)"),
+        ("SELECT symbl FROM zscores", "No field named symbl. Did you mean 'zscores.symbol'?"),
+        ('SELECT * FROM zscores WHERE symbol = "BTCUSDT"', "Text is written in single quotes: 'BTCUSDT'"),
+        ("SELECT * FROM zscores WHERE date > 'x'", "Cannot cast string 'x'"),
+    ],
+)
+def test_what_is_wrong_with_a_query_is_said_of_the_query(lakehouse: Path, sql: str, sentence: str) -> None:
+    with pytest.raises(QueryFailed) as refusal:
+        query(str(lakehouse), sql)
+    said = str(refusal.value)
+    assert sentence in said
+    assert not any(internal in said for internal in ("datafusion.public", "ParserError", "Ident {", "Error during"))
 
 
 ALL_KINDS = (

@@ -13,6 +13,7 @@ SENDING = {"state": "running", "acknowledged": 100}
 ENDED = {"state": "ended", "acknowledged": 100}
 STREAMS = ("prices", "moving", "zscore", "trend")
 AT_WORK: dict[str, dict[str, Any]] = {name: {"state": "running", "output_rows": 0, "lag": 0} for name in STREAMS}
+FIRST = "the first z-scores: each follows its price by 10 s, as a late price could change it until then"
 STARTING: dict[str, dict[str, Any]] = {name: {"state": "starting"} for name in STREAMS}
 
 
@@ -55,14 +56,17 @@ def zscore(**fields: Any) -> dict[str, dict[str, Any]]:
             status(streams=STARTING | {"trend": {"state": "given_up", "error": "boom\nmore"}}),
             "stream trend, which is given up: boom",
         ),
-        (status(), "the first final results: a tick's come once 10 s of later ticks have followed"),
-        (status(ENDED, zscore(lag=7)), "the first final results: a tick's come once 10 s of later ticks have followed"),
+        (status(), FIRST),
+        (status(ENDED, zscore(lag=7)), FIRST),
         (
             status(ENDED),
             "more prices: the recording has ended, and none of its ticks is 10 s older than its last one, so that no "
             "result is final",
         ),
-        (status(streams=zscore(output_rows=1_500, archive_lag=1_200)), "1,200 z-scores to be saved in the table"),
+        (
+            status(streams=zscore(output_rows=1_500, archive_lag=1_200)),
+            "the first z-scores, which are computed by now, to be written to the table",
+        ),
         (
             status(streams=zscore(output_rows=1_500, archive_lag=0)),
             "the z-scores in the table to be loaded into MongoDB",
@@ -83,4 +87,9 @@ def test_z_scores_of_an_earlier_run_that_are_loaded_now_are_not_taken_for_new_on
 def test_a_recording_that_went_through_everything_before_is_not_waited_for() -> None:
     arrived, sentence = Arrival(10).judge(status(ENDED, zscore(output_rows=500), documents=500, drained=True))
     assert arrived
-    assert sentence == "the recording has been through everything: MongoDB has 500 z-scores of each window"
+    assert sentence == "the recording has gone through everything: MongoDB has 500 z-scores of each window"
+    counts = {"input_rows": 600, "output_rows": 500, "late": 0, "duplicates": 0, "rejects": 0}
+    streams = zscore(output_rows=500)
+    streams |= {"moving": streams["moving"] | counts}
+    _, sentence = Arrival(10).judge(status(ENDED, streams, documents=500, drained=True))
+    assert sentence.endswith("500 z-scores of each window, and 100 ticks wait for later ones to be final")

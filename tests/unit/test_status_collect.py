@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 
 from orchestration import processes
+from orchestration.mongo_load import COLLECTIONS
 from orchestration.settings import OrchestrationSettings
-from orchestration.status import Status, collect, render
+from orchestration.status import Status, collect
+from orchestration.status_view import render
 from spark_jobs.jobs import JOBS
 
 NOWHERE = "127.0.0.1:1"
@@ -51,6 +53,10 @@ def test_with_everything_down_it_says_so_quickly(tmp_path: Path) -> None:
     assert time.monotonic() - began < 2.5
     assert [problem.split(" ", maxsplit=1)[0] for problem in status.problems] == ["Kafka", "MongoDB"]
     assert not status.drained
+    assert status.problems == status.not_at_work[-2:]
+    assert {(one.documents, one.delta_version) for one in status.load.values()} == {(None, None)}
+    assert shown(status).count("unknown") == len(COLLECTIONS)
+    assert not (tmp_path / "never").exists(), "a look leaves nothing behind"
     assert "secret" not in status.model_dump_json() + shown(status)
     assert {stream.state for stream in status.streams.values()} == {"stopped"}
     assert "nothing was started in this home" in shown(status)
@@ -100,7 +106,7 @@ def test_the_json_form_has_what_scripts_rely_on(tmp_path: Path) -> None:
     assert {
         "source", "source_note", "kafka_bootstrap", "mongo_uri", "lakehouse", "dagster_url", "board_url", "streams",
         "load",
-        "services", "drained",
+        "services", "drained", "not_at_work",
     } <= set(content)  # fmt: skip
     assert {
         "state", "pid", "input_rows", "output_rows", "late", "duplicates", "rejects", "lag", "last_batch_ms",
