@@ -203,7 +203,7 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     for low, average, high in zip(*(prices[name]["y"] for name in ("lower", "1m average", "±2σ")), strict=True):
         if low is not None:
             assert high - average == pytest.approx(average - low, abs=1e-6)
-    assert set(drawn(browser, "scores")) == set(WINDOWS)
+    assert set(drawn(browser, "scores")) - {"beyond ±5"} == set(WINDOWS)
     assert set(drawn(browser, "waits")) == {"higher", "lower"}
     assert max(drawn(browser, "waits")["higher"]["y"]) <= 20
     streams = text(browser, "streams")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -141,13 +142,49 @@ def test_what_is_no_zoom_is_none(told: object) -> None:
 
 def test_the_picked_window_stands_out_and_no_two_lines_differ_by_colour_alone() -> None:
     figure = figures.scores_figure(market(), VIEW, "dark")
-    assert [line["name"] for line in figure["data"]] == list(WINDOWS)
-    widths = {line["name"]: line["line"]["width"] for line in figure["data"]}
-    assert widths.pop("5m") > max(widths.values())
-    assert len({line["line"]["dash"] for line in figure["data"] if line["name"] != "5m"}) == len(WINDOWS) - 1
+    *lines, marks = figure["data"]
+    assert [line["name"] for line in lines] == list(WINDOWS)
+    (picked,) = (line for line in lines if line["name"] == "5m")
+    assert picked["zorder"] > max(line["zorder"] for line in lines if line is not picked)
+    assert picked["opacity"] > max(line["opacity"] for line in lines if line is not picked)
+    assert len({line["line"]["dash"] for line in lines if line is not picked}) == len(WINDOWS) - 1
+    assert marks["mode"] == "markers"
     assert sorted(shape["y0"] for shape in figure["layout"]["shapes"]) == [-3, -2, 2, 3]
     higher, lower = figures.waits_figure(market(), VIEW, "light")["data"]
     assert higher["marker"]["symbol"] != lower["marker"]["symbol"]
+
+
+def test_windows_that_are_not_full_and_say_the_same_are_all_seen() -> None:
+    same = Market("token", rows(600), scores=dict.fromkeys(WINDOWS, rows(600)))
+    lines = figures.scores_figure(same, View("BTCUSDT", "30s", "15min"), "light")["data"][1 : len(WINDOWS)]
+    for above, below in pairwise(lines):
+        assert below["line"]["width"] > above["line"]["width"]
+        assert below["zorder"] < above["zorder"]
+
+
+def test_z_scores_beyond_the_axis_leave_room_for_the_others_and_are_marked_at_its_edge() -> None:
+    values = np.zeros((1, 600))
+    values[0, [3, 7]] = 7.25, -21.0
+    plain = Rows(rows(600).times, np.where(values == 0, 2.0, 0.0))
+    peaks = Rows(plain.times, values)
+    shown = Market("token", scores={window: peaks if window == "1m" else plain for window in WINDOWS})
+    figure = figures.scores_figure(shown, VIEW, "light")
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert -6 < low < -5 < 5 < high < 6
+    *lines, marks = figure["data"]
+    assert lines[1]["y"] == values[0].tolist(), "the line itself is of the stored values"
+    assert marks["name"] == "beyond ±5"
+    assert marks["x"] == [int(plain.times[3]), int(plain.times[7])]
+    assert marks["y"] == [5.0, -5.0]
+    assert marks["marker"]["symbol"] == ["triangle-up", "triangle-down"]
+    calm = figures.scores_figure(replace(shown, scores=dict.fromkeys(WINDOWS, plain)), VIEW, "light")
+    assert [line["name"] for line in calm["data"]] == list(WINDOWS), "there is nothing to mark"
+
+
+def test_both_halves_of_the_waits_have_labels_of_one_form() -> None:
+    layout = figures.waits_figure(market(), VIEW, "light")["layout"]
+    above, below = layout["yaxis"], layout["yaxis2"]
+    assert (above["ticktext"], below["ticktext"]) == (["0 s", "10 s", "20 s"], ["10 s", "20 s"])
 
 
 def test_a_zoom_outlives_new_data_and_another_window_but_not_another_symbol() -> None:
@@ -169,6 +206,9 @@ def test_nothing_is_said_to_be_nothing(draw: Any) -> None:
 def test_where_prices_come_from_is_said_plainly() -> None:
     simulated = panels.source_notice(status())
     assert (simulated.text, simulated.detail) == ("SIMULATED PRICES", "by a local exchange, as asked")
+    why = "by a local exchange, because Binance does not answer (gaierror: [Errno -2] Name or service not known)"
+    away = panels.source_notice(status(source_note=f"SIMULATED {why}"))
+    assert (away.text, away.detail, away.full) == ("SIMULATED PRICES", "Binance cannot be reached", why)
     assert panels.source_notice(status(source="binance", source_note=None)).text == "LIVE"
     replay = panels.source_notice(status(source="replay:/a/day.jsonl.gz", producer=ProducerStatus(state="ended")))
     assert (replay.text, replay.detail) == ("REPLAY", "of the recording day.jsonl.gz, which has ended")
