@@ -14,7 +14,7 @@ import pytest
 from orchestration.alert_log import Alert
 from orchestration.board import figures, panels
 from orchestration.board.guard import Guard
-from orchestration.board.market import Market
+from orchestration.board.market import Market, Reading
 from orchestration.board.rows import Rows
 from orchestration.board.thinning import extremes, last_of_each
 from orchestration.board.view import View, view_of, view_of_search
@@ -218,17 +218,98 @@ def test_where_prices_come_from_is_said_plainly() -> None:
 def test_how_old_data_is_is_said_plainly() -> None:
     def said(age: float, **fields: Any) -> str:
         shown = Market("token", rows(10, end_ms=int((NOW - age) * 1_000)))
-        notice = panels.freshness_notice(status(**fields), shown, NOW)
+        notice = panels.freshness_notice(status(**fields), shown, NOW, 10)
         return f"{notice.tone}: {notice.text} · {notice.detail}"
 
-    assert said(48) == "good: Data until 07:59:12 UTC, 48 s ago · "
-    assert said(600).startswith("bad: Data until 07:50:00 UTC, 10 min ago · stale")
-    assert said(90_000).startswith("bad: Data until 2027-01-14 07:00:00 UTC, 25 h ago · stale")
-    assert said(20_000_000, source="replay:x").startswith("good: Data until 2026-05-28")
+    nothing = "bands none · z-scores none · higher/lower none"
+    assert said(48) == f"good: Prices until 07:59:12 UTC, 48 s ago · {nothing}"
+    assert said(600).startswith("bad: Prices until 07:50:00 UTC, 10 min ago · stale")
+    assert said(90_000).startswith("bad: Prices until 2027-01-14 07:00:00 UTC, 25 h ago · stale")
+    assert said(20_000_000, source="replay:x").startswith("good: Prices until 2026-05-28")
     stopped = {"streams": {"moving": StreamStatus(state="stopped")}, "producer": ProducerStatus(state="stopped")}
     assert said(5, **stopped).endswith("the stack is stopped")
-    assert panels.freshness_notice(status(), None, NOW).text == "Nothing yet"
-    assert panels.freshness_notice(None, None, NOW).text == "Reading…"
+    assert panels.freshness_notice(status(), None, NOW, 10).text == "Nothing yet"
+    assert panels.freshness_notice(None, None, NOW, 10).text == "Reading…"
+
+
+def lagging(bands: float, scores: float, higher: float, lower: float, prices: float = 7.0) -> Market:
+    """Parts that end so many seconds ago, as each is stored at another time."""
+
+    def until(seconds: float, seed: int, numbers: int = 1) -> Rows:
+        return rows(9_000, numbers, end_ms=int((NOW - seconds) * 1_000), seed=seed)
+
+    return Market(
+        "token",
+        until(prices, 1),
+        until(bands, 2, 12),
+        until(higher, 3),
+        until(lower, 4),
+        {window: until(scores, 5 + position) for position, window in enumerate(WINDOWS)},
+    )
+
+
+def test_until_when_each_result_is_there_is_said_and_which_are_behind() -> None:
+    def said(shown: Market, lateness: float = 10, **fields: Any) -> tuple[str, str]:
+        notice = panels.freshness_notice(status(**fields), shown, NOW, lateness)
+        assert notice.text == "Prices until 07:59:53 UTC, 7 s ago"
+        return notice.tone, notice.detail
+
+    assert said(lagging(20, 34, 41, 44)) == ("good", "bands 20 s · z-scores 34 s · higher/lower 44 s")
+    slow = lagging(68, 86, 41, 200)
+    assert said(slow) == ("warn", "bands 68 s, behind · z-scores 86 s · higher/lower 3 min, behind")
+    assert said(slow, lateness=200)[0] == "good", "results wait as long as they are told to"
+    assert said(slow, source="replay:x")[0] == "good", "at any speed"
+    missing = replace(lagging(20, 34, 41, 44), scores=Market("token").scores)
+    assert said(missing) == ("warn", "bands 20 s · z-scores none, behind · higher/lower 44 s")
+    begun = replace(missing, prices=rows(300, end_ms=int((NOW - 7) * 1_000)))
+    assert said(begun) == ("good", "bands 20 s · z-scores none · higher/lower 44 s")
+
+
+def test_the_four_numbers_are_of_one_tick_however_far_the_tables_are_apart() -> None:
+    shown = lagging(20, 34, 41, 44)
+    position = list(WINDOWS).index("5m")
+    at = int((NOW - 34) * 1_000)
+
+    def stored(part: Rows, number: int = 0) -> float:
+        return float(part.values[number, part.times.tolist().index(at)])
+
+    reading = shown.reading("5m")
+    assert reading == Reading(
+        at,
+        stored(shown.prices),
+        stored(shown.statistics, position),
+        stored(shown.statistics, len(WINDOWS) + position),
+        stored(shown.scores["5m"]),
+    )
+    price, average, deviation, z_score = reading[1:]
+    assert [told(part) for part in panels.numbers(shown, VIEW, NOW)] == [
+        "tick of07:59:26.000 UTC",
+        f"price{panels.price_text(price)}",
+        f"average 5m{panels.price_text(average)}",
+        f"σ 5m{panels.price_text(deviation)}",
+        f"z-score 5m{z_score:+.2f}",
+    ]
+    assert [told(part) for part in panels.newest(shown, NOW)] == [
+        f"newest price, 07:59:53.000 UTC{panels.price_text(shown.prices.values[0, -1])}"
+    ]
+
+
+def test_a_tick_that_has_gaps_around_it_or_came_twice_is_still_the_one() -> None:
+    def part(times: list[int], *values: list[float]) -> Rows:
+        return Rows(np.array(times), np.array(values))
+
+    statistics = [[10.0, 11.0, 12.0]] * len(WINDOWS) + [[1.0, 2.0, 0.0]] * len(WINDOWS)
+    shown = Market(
+        "token",
+        # Of 300 there are two messages, of which the first counts; of 500 there is nothing yet but the price.
+        part([100, 300, 300, 500], [9.0, 13.0, 99.0, 15.0]),
+        part([100, 300, 400], *statistics),
+        scores=dict.fromkeys(WINDOWS, part([100, 200, 300, 400], [-1.0, 0.0, 1.0, 2.0])),
+    )
+    assert shown.reading("1h") == Reading(300, 13.0, 11.0, 2.0, 1.0)
+    assert Market("token", shown.prices, shown.statistics).reading("1h") is None
+    still = replace(shown, scores=dict.fromkeys(WINDOWS, part([300], [np.nan])))
+    assert told(panels.numbers(still, VIEW, NOW)[-1]) == "z-score 5m–", "a price that stands still has none"
 
 
 def test_streams_alerts_and_problems_are_told_in_words() -> None:
@@ -244,7 +325,7 @@ def test_streams_alerts_and_problems_are_told_in_words() -> None:
     shown = told(panels.alerts_list([Alert(at=at, key="k", state="raised", title="<b>bold</b>")], NOW))
     assert shown == "▲raised: <b>bold</b>08:00:00 UTC"
     assert told(panels.alerts_list([], NOW)) == "No alerts so far."
-    assert [told(part) for part in panels.numbers(None, VIEW)] == ["price–", "average 5m–", "σ 5m–", "z-score 5m–"]
+    assert [told(part) for part in panels.numbers(None, VIEW, NOW)] == ["price–", "average 5m–", "σ 5m–", "z-score 5m–"]
 
 
 @pytest.mark.parametrize(
