@@ -68,7 +68,7 @@ _COLOURS: dict[Theme, _Colours] = {
 }
 _DASHES = ("solid", "9px,3px", "2px,3px", "9px,3px,2px,3px", "4px,2px", "14px,2px,2px,2px")
 """By window; each shows itself within the length of a line in the legend."""
-_WIDTHS = (1.1, 1.2, 1.4, 2.2, 3.2, 4.4)
+_WIDTHS = (1.1, 1.2, 1.3, 1.9, 2.7, 3.6)
 """By window: until a longer window is full its z-scores are those of a shorter one, which is drawn upon it."""
 
 

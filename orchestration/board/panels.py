@@ -27,6 +27,8 @@ _EXPECTED_SECONDS = {"bands": 50, "z-scores": 70, "higher/lower": 70}
 z-scores and for the higher and lower prices to come, and 30 s for a machine that is slow."""
 _AWAY = "because Binance does not answer"
 """What the stack notes when it has chosen the simulator by itself; the error of the network follows."""
+DAGSTER_GROUPS = ("ingest", "streams", "mongodb")
+"""Of the asset graph, which opens with its groups closed unless its address names them."""
 _UNSPOKEN: dict[str, Any] = {"aria-hidden": "true"}
 _SIGNS = {
     "running": ("●", "good"),
@@ -124,7 +126,12 @@ def elsewhere(status: Status | None) -> list[Component]:
     """Where else to look."""
     if status is None or status.dagster_url is None:
         return []
-    return [html.A("Dagster", href=status.dagster_url, target="_blank", rel="noopener noreferrer")]
+    return [html.A("Dagster", href=graph_url(status.dagster_url), target="_blank", rel="noopener noreferrer")]
+
+
+def graph_url(dagster_url: str) -> str:
+    """Dagster's page of all assets, its groups open."""
+    return f"{dagster_url}/asset-groups?expanded=" + ",".join(f"global@global:{group}" for group in DAGSTER_GROUPS)
 
 
 def numbers(market: Market | None, view: View, now: float) -> list[Component]:

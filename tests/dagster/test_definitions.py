@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from orchestration.board.panels import DAGSTER_GROUPS
 from orchestration.check_times import MOMENTS
 from orchestration.checks import CHECKS, STREAM_OF, CheckKey
 from orchestration.recomputation import RESULT_TABLES
@@ -52,6 +53,11 @@ def test_every_asset_says_who_watches_it_and_where_its_newest_values_are(tmp_pat
         assert any(f"sensor {sensor}" in said for sensor in sensors), spec.key
         if spec.key.to_user_string() in TABLES | COLLECTIONS:
             assert MOMENTS in said and "*Events*" in said and "`live_board`" in said and "To materialise it" in said
+
+
+def test_the_board_links_to_the_groups_that_there_are(tmp_path: Path) -> None:
+    graph = definitions(tmp_path).resolve_asset_graph()
+    assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == set(DAGSTER_GROUPS)
 
 
 def test_a_check_that_does_not_come_by_itself_at_once_says_when_it_comes(tmp_path: Path) -> None:
