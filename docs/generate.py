@@ -70,7 +70,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _sentence(text: str | None) -> str:
-    return " ".join((text or "").split())
+    """What something is; further paragraphs are about how to use it on Dagster's pages."""
+    return " ".join((text or "").partition("\n\n")[0].split())
 
 
 # --- settings ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration import mongo_load
+from orchestration.check_times import MOMENTS
 from orchestration.mongo_load import COLLECTIONS, DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from spark_jobs.contract import TICKS_TOPIC, WINDOWS
@@ -37,6 +38,12 @@ _DESCRIPTIONS = {
     "higher": "Seconds from each tick to the first strictly higher price within 20 s.",
     "lower": "Seconds from each tick to the first strictly lower price within 20 s.",
 }
+_WHERE_SEEN = (
+    f"The overview tells how it was when it was materialised last, which is {MOMENTS}, with a picture: `last_hour`, "
+    "behind *Show Markdown*. Newer values, and every ten minutes a picture, are observed in between: see *Events*. The "
+    "newest of all are on the board: `live_board`."
+)
+"""Ends the description of what is materialised at the moments of the checks."""
 _UPSTREAM = {"zscores": [TOPIC, "moving_stats"]}
 _SELDOM = {"rejects"}
 """Tables that get no rows as long as all is well: nothing can be concluded from their age."""
@@ -59,7 +66,8 @@ def exchange_spec(settings: OrchestrationSettings) -> dg.AssetSpec:
         kinds={"python", "source"},
         owners=OWNERS,
         description="Where prices come from: Binance, a simulator that answers like it, or a recording. Its latest "
-        "observation says which, whether the producer gets prices from it, and the last one's time.",
+        "observation says which, whether the producer gets prices from it, and the last one's time.\n\n"
+        "The sensor `supervisor` observes it once a minute. The process `producer` is kept running by `tickhouse up`.",
         metadata=_links(settings, "producer", "producer/sources.py"),
     )
 
@@ -72,7 +80,8 @@ def topic_spec(settings: OrchestrationSettings) -> dg.AssetSpec:
         group_name="ingest",
         kinds={"kafka"},
         owners=OWNERS,
-        description="The topic btc-price: one message per observed price, from the exchange or a replay.",
+        description="The topic btc-price: one message per observed price, from the exchange or a replay.\n\n"
+        "The sensor `supervisor` materialises it once a minute while messages come, and observes it otherwise.",
         metadata={
             "topic": TICKS_TOPIC,
             "dagster/column_schema": _schema(
@@ -95,7 +104,9 @@ def table_specs(spec: JobSpec, settings: OrchestrationSettings) -> list[dg.Asset
             group_name="streams",
             kinds={"pyspark", "deltalake", "kafka"},
             owners=OWNERS,
-            description=_DESCRIPTIONS[table],
+            description=f"{_DESCRIPTIONS[table]}\n\nThe stream `{spec.name}` writes it. The sensor `supervisor` keeps "
+            "the stream running and observes the table once a minute, though Dagster lists no automation for it. To "
+            f"materialise it is to launch the stream; one that runs is left alone.\n\n{_WHERE_SEEN}",
             metadata={
                 "stream": spec.name,
                 "topic": spec.archives.get(table, "none"),
@@ -121,7 +132,9 @@ def collection_specs(settings: OrchestrationSettings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             skippable=True,  # a load that a sensor requests is observed
             description=f"The collection {COLLECTIONS[window]} in the database {DATABASE}: one document per tick with "
-            f"the z-score of the {window} window. Loading is idempotent.",
+            f"the z-score of the {window} window. Loading is idempotent.\n\nThe sensor `load_new_zscores` loads it "
+            "while new rows come, and observes it. To materialise it is to load at once what is new.\n\n"
+            f"{_WHERE_SEEN}",
             metadata={
                 "collection": COLLECTIONS[window],
                 "window": window,

@@ -63,7 +63,7 @@ def stream_asset(spec: JobSpec, settings: OrchestrationSettings) -> dg.AssetsDef
         streams: StreamsResource,
         lakehouse: LakehouseResource,
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        processes = streams.get()
+        processes = streams.get(context.log.info)
         try:
             if config.trigger == "continuous":
                 view = processes.launch(spec.name)
@@ -71,7 +71,7 @@ def stream_asset(spec: JobSpec, settings: OrchestrationSettings) -> dg.AssetsDef
                 view = processes.run_available(spec.name, config.timeout_seconds)
         except StreamError as error:
             raise dg.Failure(str(error), metadata=log_metadata(processes, spec.name), allow_retries=False) from error
-        left = f"left {view.state} as process {view.pid}" if view.pid else f"{view.state}: it has done what there was"
+        left = f"{view.state} as process {view.pid}" if view.pid else f"{view.state}: it has done what there was"
         context.log.info("%s: %s; its log is %s", spec.name, left, processes.log_path(spec.name))
         process = {"process": view.pid or "ended", **log_metadata(processes, spec.name)}
         tables = lakehouse.get()

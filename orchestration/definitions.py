@@ -16,6 +16,7 @@ from orchestration.alert_sensor import alert_sensor
 from orchestration.assets import all_assets
 from orchestration.check_assets import check_tables, health, table_content
 from orchestration.drain_job import drain_streams
+from orchestration.first_checks import first_checks
 from orchestration.history import backfill_results, reconcile_results, reconcile_tables
 from orchestration.hourly_job import check_everything
 from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
@@ -52,7 +53,7 @@ def build_definitions(
             draw_last_hour,
         ],
         schedules=list(ALL_SCHEDULES),
-        sensors=[*ALL_SENSORS, alert_sensor],
+        sensors=[*ALL_SENSORS, first_checks, alert_sensor],
         resources=build_resources(settings, overrides),
         # A process for each step would cost more than the steps do.
         executor=dg.in_process_executor,

@@ -44,7 +44,7 @@ def drain(
     mongo: MongoResource,
 ) -> None:
     """Wait until what is in the topics now is processed, saved and loaded, then stop the streams."""
-    processes = streams.get()
+    processes = streams.get(context.log.info)
     stopped = [name for name in JOBS if not processes.wanted(name)]
     if stopped:
         raise dg.Failure(

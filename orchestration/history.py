@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from orchestration import checks, mongo_load
 from orchestration.backfill import BackfillError, TableBackfill, backfill
+from orchestration.check_times import MOMENTS
 from orchestration.checks import CheckKey, Outcome
 from orchestration.mongo_load import LoadError, fault, load
 from orchestration.recomputation import RESULT_TABLES
@@ -128,7 +129,8 @@ class ReconcileConfig(dg.Config):
             CHECK,
             asset=table,
             description=f"The newest {STRETCH_MINUTES} minutes that are final, recomputed from prices, are equal to "
-            "the stored rows to the last bit. What differs is repaired by the job backfill.",
+            "the stored rows to the last bit. What differs is repaired by the job backfill.\n\n"
+            f"Evaluated {MOMENTS}.",
         )
         for table in RESULT_TABLES
     ],

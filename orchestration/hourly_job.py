@@ -1,11 +1,11 @@
-"""The job of every hour: all tables and collections are materialised and all their checks evaluated, in one run.
+"""The job of every hour, and of the first minutes: all tables and collections are materialised and checked, in one run.
 
 Dagster lists a check's result as long as its asset is not materialised again, so both belong together: in between
 assets are observed (`orchestration.reporting`). A job of steps rather than of assets, because to materialise a table's
 asset is to launch its stream.
 
 Here: what is reported. Not here: looking and judging (`orchestration.check_assets`, `.history`), or when
-(`.schedules`). The steps do not depend on one another: a table that cannot be reported has still to be checked.
+(`.check_times`). The steps do not depend on one another: a table that cannot be reported has still to be checked.
 """
 
 from collections.abc import Mapping

@@ -54,7 +54,7 @@ class StreamSelection(dg.Config):
 def _each(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str], act: Callable[[str], object]) -> None:
     """Act on all streams at once, and only then fail if one failed: the others are not held up by it.
 
-    The log and the step's metadata tell what is left running, and how each log ends.
+    The log and the step's metadata tell what is running in the end, and how each log ends.
     """
     failures = []
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
@@ -74,7 +74,7 @@ def _each(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str]
 def _left(streams: Streams, name: str) -> str:
     """What is left of a stream after an action, and where its log is."""
     view = streams.observe(name)
-    process = f"left {view.state} as process {view.pid}" if view.pid else f"{view.state}, no process is left"
+    process = f"{view.state} as process {view.pid}" if view.pid else f"{view.state}, no process is left"
     return f"{name}: {process}, wanted {'running' if streams.wanted(name) else 'stopped'}; log {streams.log_path(name)}"
 
 
@@ -89,14 +89,14 @@ class LaunchSelection(StreamSelection):
 @dg.op
 def launch(context: dg.OpExecutionContext, config: LaunchSelection, streams: StreamsResource) -> None:
     """Want the streams and start those that do not run; returns when all are at work."""
-    processes = streams.get()
+    processes = streams.get(context.log.info)
     _each(context, processes, config.streams, processes.keep if config.only_wanted else processes.launch)
 
 
 @dg.op
 def stop(context: dg.OpExecutionContext, config: StreamSelection, streams: StreamsResource) -> None:
     """Stop wanting the streams and stop them; returns when they are gone."""
-    stop_all(context, streams.get(), config.streams)
+    stop_all(context, streams.get(context.log.info), config.streams)
 
 
 def stop_all(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str]) -> None:
@@ -107,7 +107,7 @@ def stop_all(context: dg.OpExecutionContext, streams: Streams, names: Sequence[s
 @dg.op
 def restart(context: dg.OpExecutionContext, config: LaunchSelection, streams: StreamsResource) -> None:
     """Stop the streams, then start them; returns when all are at work."""
-    processes = streams.get()
+    processes = streams.get(context.log.info)
 
     def end_and_launch(name: str) -> None:
         processes.end(name)

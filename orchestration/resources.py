@@ -6,7 +6,7 @@ location that was started before the stack finds it.
 Not here: what the objects do (`orchestration.streams`, `.lakehouse`, `.kafka`, `.mongo_load`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from orchestration.kafka import Topics
 from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_load import MongoStore
 from orchestration.settings import OrchestrationSettings
-from orchestration.streams import Streams, command_of
+from orchestration.streams import Streams, command_of, silence
 from spark_jobs.kafka_access import librdkafka_security
 
 
@@ -49,11 +49,10 @@ class StreamsResource(HomeResource):
 
     command: list[str] = Field(default_factory=list)
 
-    def get(self) -> Streams:
-        """The streams of the home."""
-        if self.command:
-            return Streams(self.settings(), lambda name: [*self.command, name])
-        return Streams(self.settings(), command_of)
+    def get(self, say: Callable[[str], None] = silence) -> Streams:
+        """The streams of the home; `say` is told what is started and stopped as it happens."""
+        command = (lambda name: [*self.command, name]) if self.command else command_of
+        return Streams(self.settings(), command, say)
 
 
 class LakehouseResource(HomeResource):

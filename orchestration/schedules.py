@@ -6,6 +6,7 @@ Here: when. Not here: what a run does (`orchestration.jobs`), or what follows fr
 
 import dagster as dg
 
+from orchestration.check_times import MINUTE_OF_HOUR
 from orchestration.hourly_job import check_everything
 from orchestration.jobs import maintain_tables
 from orchestration.picture_job import PICTURE_MINUTES, changed, draw_last_hour
@@ -24,11 +25,12 @@ daily_maintenance = dg.ScheduleDefinition(
 hourly_checks = dg.ScheduleDefinition(
     name="hourly_checks",
     job=check_everything,
-    # What is checked is the last hour; not on the hour, when everybody else does something.
-    cron_schedule="7 * * * *",
+    # What is checked is the last hour.
+    cron_schedule=f"{MINUTE_OF_HOUR} * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Materialises tables and collections and evaluates all their checks, once an hour.",
+    description="Materialises tables and collections and evaluates all their checks, once an hour. Soon after the "
+    "streams have started the sensor first_checks does.",
 )
 
 

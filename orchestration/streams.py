@@ -37,15 +37,29 @@ def command_of(name: str) -> list[str]:
     return [sys.executable, "-m", "spark_jobs", name]
 
 
+def silence(_sentence: str) -> None:
+    """Tell nobody."""
+
+
 class Streams:
-    """The stream jobs of one home. `command` gives the command line of a job by its name."""
+    """The stream jobs of one home.
+
+    `command` gives the command line of a job by its name. `say` is told what is started and stopped as it happens, and
+    may be called from several threads at once.
+    """
 
     names: tuple[str, ...] = tuple(JOBS)
 
-    def __init__(self, settings: OrchestrationSettings, command: Callable[[str], Sequence[str]] = command_of) -> None:
+    def __init__(
+        self,
+        settings: OrchestrationSettings,
+        command: Callable[[str], Sequence[str]] = command_of,
+        say: Callable[[str], None] = silence,
+    ) -> None:
         self._settings = settings
         self._home = settings.home
         self._command = command
+        self._say = say
 
     def wanted(self, name: str) -> bool:
         """Whether the stream should be running."""
@@ -92,7 +106,7 @@ class Streams:
         processes.set_wanted(self._home, name, "running")
         process = processes.recorded(self._home, name)
         if process is not None and self.observe(name).state in ("hung", "stopping"):
-            processes.stop(process, STOP_SECONDS)
+            self._stop(process)
         if process is None or not processes.alive(process):
             self._start(name, {f"{PREFIX}TRIGGER": "continuous"})
         deadline = time.monotonic() + wait_seconds
@@ -116,7 +130,7 @@ class Streams:
         """Stop the stream's process, whatever is wanted; returns when it is gone."""
         process = processes.recorded(self._home, name)
         if process is not None:
-            processes.stop(process, STOP_SECONDS)
+            self._stop(process)
 
     def run_available(self, name: str, timeout_seconds: float) -> StreamView:
         """Process what there is, and end. Raises StreamError when it fails or takes longer than `timeout_seconds`."""
@@ -129,7 +143,7 @@ class Streams:
                 time.sleep(_POLL_SECONDS)
         finally:
             # Whatever ends this wait, a cancelled run included, ends the process.
-            processes.stop(process, STOP_SECONDS)
+            self._stop(process)
         code = processes.exit_code(process)
         if code != 0:
             error = self.observe(name).error
@@ -151,9 +165,20 @@ class Streams:
 
     def _start(self, name: str, extra: dict[str, str]) -> processes.Process:
         try:
-            return processes.start(self._home, name, self._command(name), self._environment() | extra)
+            process = processes.start(self._home, name, self._command(name), self._environment() | extra)
         except (processes.ProcessError, JavaMissing) as error:
             raise StreamError(str(error)) from error
+        self._say(f"{name}: started as process {process.pid}, and not yet at work")
+        return process
+
+    def _stop(self, process: processes.Process) -> None:
+        alive = processes.alive(process)
+        if alive:
+            self._say(f"{process.name}: stopping process {process.pid}")
+        # Of one that has ended by itself something may be left.
+        processes.stop(process, STOP_SECONDS)
+        if alive:
+            self._say(f"{process.name}: stopped process {process.pid}")
 
     def _environment(self) -> dict[str, str]:
         settings = self._settings

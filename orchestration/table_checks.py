@@ -12,6 +12,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from orchestration.asset_specs import COLLECTION_ASSETS
+from orchestration.check_times import MOMENTS
 from orchestration.checks import ERROR, WARN, CheckKey, Outcome
 from orchestration.kept import Kept, cut_text
 from orchestration.table_rules import COMPARED_ROWS, GAP_STEPS, RECENT_SECONDS, RULES, centre_bound
@@ -50,7 +51,7 @@ TABLE_CHECKS: dict[CheckKey, str] = {
 def table_check_specs() -> list[dg.AssetCheckSpec]:
     """The checks as Dagster knows them."""
     return [
-        dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=text)
+        dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=f"{text}\n\nEvaluated {MOMENTS}.")
         for key, text in TABLE_CHECKS.items()
     ]
 

@@ -84,11 +84,13 @@ class Symbol:
 
     def _append(self, table: str, times: Integers, values: pa.Array, column: str) -> None:
         dates = [datetime.datetime.fromtimestamp(time / 1_000, datetime.UTC).date() for time in times.tolist()]
+        offsets = {"offset": pa.array((times - self._start) // STEP_MS)} if table == "prices" else {}
         rows = pa.table(
             {
                 "symbol": [self._name] * len(times),
                 "timestamp": pa.array(times, pa.timestamp("ms", "UTC")).cast(pa.timestamp("us", "UTC")),
                 column: values,
+                **offsets,
                 "date": pa.array(dates, pa.date32()),
             }
         )

@@ -99,6 +99,7 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         Output("scores", "figure"),
         Output("waits", "figure"),
         Output("numbers", "children"),
+        Output("newest", "children"),
         Output("seen", "data"),
         Output("symbol", "options"),
         Output("source", "children"),
@@ -125,7 +126,7 @@ def _answer(app: Dash, watcher: Watcher) -> None:
         symbols = _offered(sight.symbols, view)
         news: dict[str, Any] = {"charts": f"{view} {shade} {market.token if market else None}", "symbols": symbols}
         before = seen if isinstance(seen, dict) else {}
-        charts: tuple[Any, ...] = (no_update,) * 4
+        charts: tuple[Any, ...] = (no_update,) * 5
         # Until a known symbol has been read the charts stay: they would say for a moment that there is nothing.
         if market is None and view.symbol in sight.symbols:
             news["charts"] = before.get("charts")
@@ -134,11 +135,12 @@ def _answer(app: Dash, watcher: Watcher) -> None:
                 figures.price_figure(market, view, shade),
                 figures.scores_figure(market, view, shade),
                 figures.waits_figure(market, view, shade),
-                panels.numbers(market, view),
+                panels.numbers(market, view, now),
+                panels.newest(market, now),
             )
         words = (
             panels.notice(panels.source_notice(sight.status)),
-            panels.notice(panels.freshness_notice(sight.status, market, now)),
+            panels.notice(panels.freshness_notice(sight.status, market, now, sight.lateness_seconds)),
             panels.elsewhere(sight.status),
             panels.problems_list(sight.problems, sight.status),
             panels.streams_table(sight.status, now),

@@ -7,6 +7,8 @@ Colours are of the Okabe-Ito palette, which the colour-blind tell apart, and no 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,8 @@ Figure = dict[str, Any]
 
 GUIDES = ((2, "dot"), (3, "dash"))
 """At which |z| lines are drawn, and how."""
-_LEAST_Z = 3.6
+_LEAST_Z, _MOST_Z = 3.6, 5.0
+"""The axis of z-scores ends between these: those of the first seconds, or a leap, leave no room for the others."""
 _HORIZON_SECONDS = PASSAGE_HORIZON_MS / 1_000
 _POINTS_OF_WAITS = 300
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
@@ -63,7 +66,10 @@ _COLOURS: dict[Theme, _Colours] = {
         windows=("#ff8a3d", "#e69f00", "#2fc79a", "#56b4e9", "#e39bc4", "#9aa5b1"),
     ),
 }
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_DASHES = ("solid", "9px,3px", "2px,3px", "9px,3px,2px,3px", "4px,2px", "14px,2px,2px,2px")
+"""By window; each shows itself within the length of a line in the legend."""
+_WIDTHS = (1.1, 1.2, 1.3, 1.9, 2.7, 3.6)
+"""By window: until a longer window is full its z-scores are those of a shorter one, which is drawn upon it."""
 
 
 def price_figure(market: Market | None, view: View, theme: Theme) -> Figure:
@@ -118,10 +124,16 @@ def scores_figure(market: Market | None, view: View, theme: Theme) -> Figure:
         return _empty("No z-scores", view, theme)
     start, end = _stretch(market, view)
     traces, largest = [], _LEAST_Z
+    beyond: list[tuple[int, float, str]] = []
     for position, window in enumerate(WINDOWS):
         picked = window == view.window
         rows = extremes(market.scores[window].since(start), start, end)
         largest = max(largest, float(np.nanmax(np.abs(rows.values[0]), initial=0.0, where=~np.isnan(rows.values[0]))))
+        far = np.abs(rows.values[0]) > _MOST_Z
+        beyond += [
+            (time, value, colours.windows[position])
+            for time, value in zip(rows.times[far].tolist(), rows.values[0][far].tolist(), strict=True)
+        ]
         traces.append(
             {
                 "type": "scatter",
@@ -131,18 +143,21 @@ def scores_figure(market: Market | None, view: View, theme: Theme) -> Figure:
                 "y": _numbers(rows.values[0]),
                 "line": {
                     "color": colours.windows[position],
-                    "width": 2.4 if picked else 1.1,
+                    "width": 2.4 if picked else _WIDTHS[position],
                     "dash": "solid" if picked else _DASHES[position],
                 },
-                "opacity": 1.0 if picked else 0.5,
+                "opacity": 1.0 if picked else 0.6,
                 "connectgaps": False,
-                "zorder": 2 if picked else 1,
+                "zorder": len(WINDOWS) + 1 if picked else len(WINDOWS) - position,
             }
         )
+    height = min(largest, _MOST_Z)
+    if beyond:
+        traces.append(_marks(beyond, height))
     layout = _layout(view, theme, start, end)
     # On a phone the names take two lines.
     layout["margin"]["t"] = 42
-    layout["yaxis"] |= {"range": [-1.08 * largest, 1.08 * largest], "hoverformat": "+.2f", "zeroline": True}
+    layout["yaxis"] |= {"range": [-1.08 * height, 1.08 * height], "hoverformat": "+.2f", "zeroline": True}
     layout["shapes"] = [
         {
             "type": "line",
@@ -158,6 +173,25 @@ def scores_figure(market: Market | None, view: View, theme: Theme) -> Figure:
         for sign in (-1, 1)
     ]
     return {"data": traces, "layout": layout}
+
+
+def _marks(beyond: Sequence[tuple[int, float, str]], height: float) -> Figure:
+    """Marks at the edges of the axis for those z-scores (time, value, colour) that are beyond it."""
+    times, values, colours = zip(*beyond, strict=True)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"beyond ±{_MOST_Z:g}",
+        "x": list(times),
+        "y": [math.copysign(height, value) for value in values],
+        "marker": {
+            "color": list(colours),
+            "size": 7,
+            "symbol": ["triangle-up" if value > 0 else "triangle-down" for value in values],
+        },
+        # The lines tell the values.
+        "hoverinfo": "skip",
+    }
 
 
 def waits_figure(market: Market | None, view: View, theme: Theme) -> Figure:
@@ -189,17 +223,19 @@ def waits_figure(market: Market | None, view: View, theme: Theme) -> Figure:
     layout["yaxis"] |= {
         "ticksuffix": " s",
         "hoverformat": ".1f",
-        "tick0": 0,
-        "dtick": 10,
-        "tickformat": "d",
+        "tickmode": "array",
         "zeroline": True,
     }
     longest = _HORIZON_SECONDS + 1.5
-    below = {"domain": [0, 0.49], "range": [longest, 0], "tickmode": "array", "tickvals": [10, 20]}
-    layout["yaxis2"] = layout["yaxis"] | below
-    layout["yaxis"] |= {"domain": [0.51, 1], "range": [0, longest]}
+    layout["yaxis2"] = layout["yaxis"] | {"domain": [0, 0.49], "range": [longest, 0], **_ticks(10, 20)}
+    layout["yaxis"] |= {"domain": [0.51, 1], "range": [0, longest], **_ticks(0, 10, 20)}
     layout["xaxis"]["anchor"] = "y2"
     return {"data": traces, "layout": layout}
+
+
+def _ticks(*seconds: int) -> Figure:
+    """Labels of an axis of seconds. In words: of values alone Plotly makes labels of another form than of steps."""
+    return {"tickvals": list(seconds), "ticktext": [f"{value} s" for value in seconds]}
 
 
 def _stretch(market: Market, view: View) -> tuple[int, int]:

@@ -40,9 +40,9 @@ def layout(symbols: Sequence[str]) -> Component:
                     html.Div(
                         [
                             html.H1("tickhouse"),
+                            html.Div(id="elsewhere"),
                             html.Div(id="source", role="status"),
                             html.Div(id="freshness"),
-                            html.Div(id="elsewhere"),
                         ],
                         className="says",
                     ),
@@ -59,7 +59,7 @@ def layout(symbols: Sequence[str]) -> Component:
             ),
             html.Main(
                 [
-                    _chart("price", "Price, moving average and ±2σ", html.Dl(id="numbers")),
+                    _chart("price", "Price, moving average and ±2σ", html.Dl(id="newest"), html.Dl(id="numbers")),
                     _chart("scores", "z-scores of all windows", html.P("lines at ±2 and ±3")),
                     _chart("waits", "Seconds to the next higher and lower price", html.P("20 s: none within 20 s")),
                     _card("streams", "Streams", html.P("lag and unsaved in messages")),
@@ -104,10 +104,10 @@ def _picker(name: str, label: str, choices: dict[str, str], chosen: str) -> Comp
     )
 
 
-def _chart(name: str, title: str, beside: Component) -> Component:
+def _chart(name: str, title: str, *beside: Component) -> Component:
     return html.Section(
         [
-            html.Div([html.H2(title, id=f"{name}-title"), beside], className="head"),
+            html.Div([html.H2(title, id=f"{name}-title"), *beside], className="head"),
             # The height is the section's: a chart that knows it before it is drawn does not jump.
             html.Div(
                 dcc.Graph(id=name, config=_GRAPH, style={"height": "100%"}, responsive=True),

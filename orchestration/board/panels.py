@@ -19,10 +19,16 @@ from orchestration.alert_log import Alert
 from orchestration.board.market import Market
 from orchestration.board.view import View
 from orchestration.status import Status
-from spark_jobs.contract import WINDOWS
 
 STALE_SECONDS = 90
 """Tables get a commit every 20 s, and one that is slow is not yet a reason to worry."""
+_EXPECTED_SECONDS = {"bands": 50, "z-scores": 70, "higher/lower": 70}
+"""How far each result may end before prices, beside the lateness: 20 s for the commit, another 20 s for the load of
+z-scores and for the higher and lower prices to come, and 30 s for a machine that is slow."""
+_AWAY = "because Binance does not answer"
+"""What the stack notes when it has chosen the simulator by itself; the error of the network follows."""
+DAGSTER_GROUPS = ("ingest", "streams", "mongodb")
+"""Of the asset graph, which opens with its groups closed unless its address names them."""
 _UNSPOKEN: dict[str, Any] = {"aria-hidden": "true"}
 _SIGNS = {
     "running": ("●", "good"),
@@ -46,6 +52,8 @@ class Notice:
     tone: str
     text: str
     detail: str = ""
+    full: str = ""
+    """What the detail is short for, shown to who points at it."""
 
 
 def source_notice(status: Status | None) -> Notice:
@@ -54,7 +62,10 @@ def source_notice(status: Status | None) -> Notice:
         return Notice("○", "rest", "NO SOURCE", "nothing was started in this home yet")
     if status.source == "simulator":
         note = (status.source_note or "").removeprefix("SIMULATED ")
-        return Notice("◆", "warn", "SIMULATED PRICES", note)
+        short, away, _ = note.partition(_AWAY)
+        return Notice(
+            "◆", "warn", "SIMULATED PRICES", "Binance cannot be reached" if away else short, note if away else ""
+        )
     if status.source.startswith("replay:"):
         name = PurePath(status.source.removeprefix("replay:")).name
         ended = ", which has ended" if status.producer.state == "ended" else ""
@@ -62,23 +73,34 @@ def source_notice(status: Status | None) -> Notice:
     return Notice("●", "good", "LIVE", "from Binance")
 
 
-def freshness_notice(status: Status | None, market: Market | None, now: float) -> Notice:
-    """How far the charts go, and whether that is too long ago. `now`: seconds since the epoch."""
+def freshness_notice(status: Status | None, market: Market | None, now: float, lateness: float) -> Notice:
+    """How far each part of the charts goes, and whether that is too long ago, or too far behind the prices.
+
+    `now`: seconds since the epoch; `lateness` in seconds.
+    """
     if status is None:
         return Notice("◐", "soon", "Reading…")
-    newest = market.last_price if market else None
     stopped = stack_is_stopped(status)
-    if newest is None:
+    if market is None or market.last_price is None:
         return Notice("○", "warn", "Nothing yet", "the stack is stopped" if stopped else "no prices are stored so far")
-    age = max(0.0, now - newest[0] / 1_000)
-    time = _time_text(newest[0] / 1_000, now)
-    told = f"Data until {time} UTC, {age_text(age)} ago"
+    end = market.last_price[0] / 1_000
+    age = max(0.0, now - end)
+    told = f"Prices until {_time_text(end, now)} UTC, {age_text(age)} ago"
     if stopped:
         return Notice("■", "bad", told, "the stack is stopped")
     replayed = bool(status.source and status.source.startswith("replay:"))
     if age > STALE_SECONDS and not replayed:
         return Notice("▲", "bad", told, "stale: nothing newer has been stored")
-    return Notice("●", "good", told)
+    ages, slow = [], False
+    for result, until in market.ends.items():
+        # Of what is not there at all, the wait began with the prices.
+        lag = end - (int(market.prices.times[0]) if until is None else until) / 1_000
+        # A recording may be replayed at any speed: its times say nothing about how long results take.
+        behind = not replayed and lag > lateness + _EXPECTED_SECONDS[result]
+        since = "none" if until is None else age_text(max(0.0, now - until / 1_000))
+        ages.append(f"{result} {since}{', behind' if behind else ''}")
+        slow |= behind
+    return Notice("▲" if slow else "●", "warn" if slow else "good", told, " · ".join(ages))
 
 
 def stack_is_stopped(status: Status) -> bool:
@@ -96,6 +118,7 @@ def notice(shown: Notice) -> Component:
             *([html.Span(f" · {shown.detail}", className="detail")] if shown.detail else []),
         ],
         className=f"notice {shown.tone}",
+        title=shown.full,
     )
 
 
@@ -103,26 +126,38 @@ def elsewhere(status: Status | None) -> list[Component]:
     """Where else to look."""
     if status is None or status.dagster_url is None:
         return []
-    return [html.A("Dagster", href=status.dagster_url, target="_blank", rel="noopener noreferrer")]
+    return [html.A("Dagster", href=graph_url(status.dagster_url), target="_blank", rel="noopener noreferrer")]
 
 
-def numbers(market: Market | None, view: View) -> list[Component]:
-    """The newest stored numbers: price, average, deviation, z-score, each with its name."""
-    position = list(WINDOWS).index(view.window)
-    price = average = deviation = z_score = None
-    if market is not None:
-        price = market.last_price[1] if market.last_price else None
-        if len(market.statistics.times):
-            average = _known(market.statistics.values[position, -1])
-            deviation = _known(market.statistics.values[len(WINDOWS) + position, -1])
-        scores = market.scores[view.window]
-        z_score = _known(scores.values[0, -1]) if len(scores.times) else None
-    told = (
+def graph_url(dagster_url: str) -> str:
+    """Dagster's page of all assets, its groups open."""
+    return f"{dagster_url}/asset-groups?expanded=" + ",".join(f"global@global:{group}" for group in DAGSTER_GROUPS)
+
+
+def numbers(market: Market | None, view: View, now: float) -> list[Component]:
+    """Price, average, deviation and z-score of one tick, the newest of which all are stored, after its time."""
+    reading = market.reading(view.window) if market else None
+    time, *known = (None,) * 5 if reading is None else (reading.time, *map(_known, reading[1:]))
+    price, average, deviation, z_score = known
+    when = [] if time is None else [("tick of", html.Time(f"{_time_text(time / 1_000, now, exact=True)} UTC"))]
+    return _terms(
+        *when,
         ("price", price_text(price)),
         (f"average {view.window}", price_text(average)),
         (f"σ {view.window}", price_text(deviation)),
         (f"z-score {view.window}", "–" if z_score is None else f"{z_score:+.2f}"),
     )
+
+
+def newest(market: Market | None, now: float) -> list[Component]:
+    """The newest price, which is newer than any tick of which there are results."""
+    price = market.last_price if market else None
+    if price is None:
+        return []
+    return _terms((f"newest price, {_time_text(price[0] / 1_000, now, exact=True)} UTC", price_text(price[1])))
+
+
+def _terms(*told: tuple[str, str | Component]) -> list[Component]:
     return [html.Div([html.Dt(name), html.Dd(value)]) for name, value in told]
 
 
@@ -240,8 +275,9 @@ def _count_text(count: int | None) -> str:
     return "–" if count is None else f"{count:,}"
 
 
-def _time_text(seconds: float, now: float) -> str:
-    """The time of day, with the date when that is not today's."""
+def _time_text(seconds: float, now: float, *, exact: bool = False) -> str:
+    """The time of day, with the date when that is not today's, and to the millisecond when it names a tick."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     today = datetime.datetime.fromtimestamp(now, datetime.UTC).date()
-    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%F %H:%M:%S}"
+    day = "" if moment.date() == today else f"{moment:%F} "
+    return f"{day}{moment.time().isoformat('milliseconds' if exact else 'seconds')}"

@@ -36,6 +36,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "lower": ("lower_window",),
 }
 """Which numbers of a row are read, as SQL: of `moving_stats` the averages of all windows, then the deviations."""
+IN_ORDER = "timestamp"
+ORDERS = {"prices": 'timestamp, "offset"'}
+"""In which order rows are read, where not in that of time alone: of a tick that came twice, the first one counts."""
 
 
 class Rows(NamedTuple):
@@ -72,10 +75,11 @@ class _Kept:
 class RecentRows:
     """The newest rows of the table at `uri`. Not safe to use from several threads at once."""
 
-    def __init__(self, uri: str, expressions: Sequence[str]) -> None:
-        """`expressions`: SQL, one for each number of a row."""
+    def __init__(self, uri: str, expressions: Sequence[str], order: str = IN_ORDER) -> None:
+        """`expressions`: SQL, one for each number of a row; `order`: SQL, by time first."""
         self._uri = uri
         self._expressions = expressions
+        self._order = order
         self._table: DeltaTable | None = None
         self._opened_at = 0.0
         self._identity: tuple[str, int] | None = None
@@ -149,7 +153,7 @@ class RecentRows:
         # The partition's column as well: whole days are then passed over without a look at their statistics.
         statement = (
             f"SELECT {selected} FROM found WHERE date >= DATE '{start.astype('datetime64[D]')}' "  # noqa: S608
-            f"AND timestamp >= arrow_cast('{start}Z', '{_STORED_TIME}') AND symbol = '{symbol}' ORDER BY timestamp"
+            f"AND timestamp >= arrow_cast('{start}Z', '{_STORED_TIME}') AND symbol = '{symbol}' ORDER BY {self._order}"
         )
         # To arrays without pyarrow, which would import pandas for it.
         found = QueryBuilder().register("found", table).execute(statement).read_all()

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 from orchestration import alert_log
 from orchestration.alert_log import Alert
 from orchestration.board.market import Market
-from orchestration.board.rows import TABLES, RecentRows, Rows, no_rows
+from orchestration.board.rows import IN_ORDER, ORDERS, TABLES, RecentRows, Rows, no_rows
 from orchestration.board.scores import Scores
 from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_address import without_password
@@ -58,6 +58,8 @@ class Sight:
     """What could not be read, in sentences."""
     markets: dict[tuple[str, int], Market] = field(default_factory=dict)
     """By symbol and the stretch in milliseconds."""
+    lateness_seconds: float = 10.0
+    """How long a result waits for late ticks."""
 
 
 class Watcher:
@@ -156,7 +158,14 @@ class Watcher:
         for table in self._tables.values():
             table.forget_all_but({symbol for symbol, _ in keys})
         self._read_scores = {key: kept for key, kept in self._read_scores.items() if key in keys}
-        return Sight(self._status, self._symbols, self._alerts, tuple(dict.fromkeys(problems)), markets)
+        return Sight(
+            self._status,
+            self._symbols,
+            self._alerts,
+            tuple(dict.fromkeys(problems)),
+            markets,
+            self._settings.lateness_seconds,
+        )
 
     def _look_at_status(self) -> None:
         problems: list[str] = []
@@ -247,7 +256,10 @@ class Watcher:
 
 def _tables(settings: OrchestrationSettings) -> dict[str, RecentRows]:
     lakehouse = Lakehouse(settings.lakehouse)
-    return {name: RecentRows(lakehouse.table_uri(name), expressions) for name, expressions in TABLES.items()}
+    return {
+        name: RecentRows(lakehouse.table_uri(name), expressions, ORDERS.get(name, IN_ORDER))
+        for name, expressions in TABLES.items()
+    }
 
 
 def _known_symbols(settings: OrchestrationSettings, others: Sequence[str]) -> tuple[str, ...]:

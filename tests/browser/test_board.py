@@ -195,7 +195,8 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     open_board(browser, board)
     until(browser, lambda: "SIMULATED PRICES" in text(browser, "source"), "not said to be simulated")
     assert "by a local exchange, as asked" in text(browser, "source")
-    assert "Data until" in text(browser, "freshness")
+    assert "Prices until" in text(browser, "freshness")
+    assert all(result in text(browser, "freshness") for result in ("bands", "z-scores", "higher/lower"))
     assert "UTC" in text(browser, "freshness")
     prices = drawn(browser, "price")
     assert set(prices) == {"lower", "±2σ", "1m average", "price"}
@@ -203,7 +204,7 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     for low, average, high in zip(*(prices[name]["y"] for name in ("lower", "1m average", "±2σ")), strict=True):
         if low is not None:
             assert high - average == pytest.approx(average - low, abs=1e-6)
-    assert set(drawn(browser, "scores")) == set(WINDOWS)
+    assert set(drawn(browser, "scores")) - {"beyond ±5"} == set(WINDOWS)
     assert set(drawn(browser, "waits")) == {"higher", "lower"}
     assert max(drawn(browser, "waits")["higher"]["y"]) <= 20
     streams = text(browser, "streams")
@@ -212,7 +213,8 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     assert browser.title == "tickhouse board"
     assert "<img src=x" in text(browser, "alerts"), "shown as text"
     assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
-    assert browser.find_element(By.CSS_SELECTOR, "#elsewhere a").get_attribute("href") == f"http://{NOWHERE}/"
+    link = browser.find_element(By.CSS_SELECTOR, "#elsewhere a").get_attribute("href")
+    assert link is not None and link.startswith(f"http://{NOWHERE}/asset-groups?expanded=")
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert [one for one in loaded if not one.startswith(board.url)] == []
     screenshot("board-desktop-light")
@@ -221,6 +223,35 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     before = browser.execute_script(ink)
     until(browser, lambda: browser.execute_script(ink) != before, "the charts stay light")
     screenshot("board-desktop-dark")
+
+
+def shown_numbers(browser: Chrome) -> tuple[str, list[float]]:
+    """The tick that the numbers are said to be of, and price, average, deviation and z-score."""
+    tick, *numbers = (part.text for part in browser.find_elements(By.CSS_SELECTOR, "#numbers dd"))
+    return tick, [float(number.replace(",", "").replace("−", "-")) for number in numbers]
+
+
+def test_the_numbers_shown_belong_together_while_one_table_lags(browser: Chrome, board: Board) -> None:
+    open_board(browser, board, "?window=30s")
+    until(browser, lambda: len(shown_numbers(browser)[1]) == 4, "no numbers")
+    before = text(browser, "newest")
+    # Prices and statistics are stored, z-scores are not loaded yet.
+    board.bitcoin.advance(150)
+    until(browser, lambda: text(browser, "newest") != before, "no newer price")
+    tick, (price, average, deviation, z_score) = shown_numbers(browser)
+    assert z_score == pytest.approx((price - average) / deviation, abs=0.02)
+    assert tick not in text(browser, "newest"), "the newest price is of another tick"
+    load_all(board.lakehouse, board.mongo_uri)
+    until(browser, lambda: shown_numbers(browser)[0] != tick, "the numbers stand still")
+    tick, (price, average, deviation, z_score) = shown_numbers(browser)
+    assert z_score == pytest.approx((price - average) / deviation, abs=0.02)
+    assert tick in text(browser, "newest")
+
+
+def test_both_halves_of_the_waits_are_labelled_alike(browser: Chrome, board: Board) -> None:
+    open_board(browser, board)
+    labels = browser.find_elements(By.CSS_SELECTOR, "#waits .ytick text, #waits .y2tick text")
+    assert [label.text for label in labels] == ["0 s", "10 s", "20 s", "10 s", "20 s"]
 
 
 def test_another_symbol_window_and_stretch(browser: Chrome, board: Board) -> None:

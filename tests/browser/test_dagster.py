@@ -18,6 +18,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from orchestration.board.panels import graph_url
 from orchestration.watch import OBSERVE_SECONDS
 from tests.browser.test_board import drawn, pick
 from tests.running_stack import stack, status, wait_until
@@ -116,7 +117,10 @@ def test_a_stream_is_launched_and_watched_in_dagster(
 ) -> None:
     home, output, up = running
     pages = Pages(browser, status(home)["dagster_url"])
-    pages.open("/asset-groups", "Global asset lineage")
+    # As the board links to it: with its groups open.
+    pages.open(graph_url(""), "zscore_30s")
+    assert "moving_stats" in pages.text()
+    screenshot("dagster-graph")
     pages.open("/assets/zscores?view=lineage", "zscore_1h")
     time.sleep(3)  # the graph is laid out
     screenshot("dagster-lineage")

@@ -8,7 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration.checks import CHECKS, STREAM_OF
+from orchestration.board.panels import DAGSTER_GROUPS
+from orchestration.check_times import MOMENTS
+from orchestration.checks import CHECKS, STREAM_OF, CheckKey
 from orchestration.recomputation import RESULT_TABLES
 from orchestration.resources import LakehouseResource, build_resources
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
@@ -41,6 +43,28 @@ def test_every_asset_is_described(tmp_path: Path) -> None:
         node = graph.get(key)
         assert node.description and node.kinds and node.owners and node.group_name != "default", key
         assert (key.to_user_string() in ("exchange", "btc_price")) == node.is_external
+
+
+def test_every_asset_says_who_watches_it_and_where_its_newest_values_are(tmp_path: Path) -> None:
+    loaded = definitions(tmp_path)
+    sensors = {f"`{sensor.name}`" for sensor in loaded.sensors or ()}
+    for spec in loaded.resolve_all_asset_specs():
+        said = spec.description or ""
+        assert any(f"sensor {sensor}" in said for sensor in sensors), spec.key
+        if spec.key.to_user_string() in TABLES | COLLECTIONS:
+            assert MOMENTS in said and "*Events*" in said and "`live_board`" in said and "To materialise it" in said
+
+
+def test_the_board_links_to_the_groups_that_there_are(tmp_path: Path) -> None:
+    graph = definitions(tmp_path).resolve_asset_graph()
+    assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == set(DAGSTER_GROUPS)
+
+
+def test_a_check_that_does_not_come_by_itself_at_once_says_when_it_comes(tmp_path: Path) -> None:
+    graph = definitions(tmp_path).resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        later = CheckKey(key.asset_key.to_user_string(), key.name) not in CHECKS
+        assert (f"Evaluated {MOMENTS}." in (graph.get(key).description or "")) == later, key
 
 
 def test_every_table_and_collection_tells_its_columns_before_it_is_there(tmp_path: Path) -> None:

@@ -54,6 +54,27 @@ def test_streams_are_launched_stopped_and_restarted(stand_in_home: Path, instanc
     assert processes.get_wanted(stand_in_home, "prices") == "running"
 
 
+def said(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    """What the run's log says, in order, without what Dagster itself says."""
+    return [entry.user_message for entry in instance.all_logs(result.run_id) if entry.dagster_event is None]
+
+
+def test_a_restart_says_what_it_does_as_it_does_it(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    run(stand_in_home, "launch_streams", instance)
+    before = {name: processes.recorded(stand_in_home, name) for name in JOBS}
+    told = said(instance, run(stand_in_home, "restart_streams", instance))
+    for name in JOBS:
+        old, new = before[name], processes.recorded(stand_in_home, name)
+        assert old is not None and new is not None
+        *steps, end = (sentence for sentence in told if sentence.startswith(f"{name}: "))
+        assert steps == [
+            f"{name}: stopping process {old.pid}",
+            f"{name}: stopped process {old.pid}",
+            f"{name}: started as process {new.pid}, and not yet at work",
+        ]
+        assert end.startswith(f"{name}: running as process {new.pid}, wanted running; log ")
+
+
 def test_one_that_fails_does_not_hold_up_the_others(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
     (stand_in_home / "moving.behaviour").write_text("die")
     result = run(stand_in_home, "launch_streams", instance)

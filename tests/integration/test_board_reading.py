@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pymongo import MongoClient
 
-from orchestration.board.rows import TABLES, RecentRows
+from orchestration.board.rows import ORDERS, TABLES, RecentRows
 from orchestration.board.scores import Scores
 from orchestration.board.watcher import Watcher
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
@@ -81,6 +82,19 @@ def test_rows_that_were_rewritten_are_read_again(tmp_path: Path) -> None:
     assert after.times.tolist() == before.times.tolist()
     assert after.values[0].tolist() == [1.0 if price >= middle else price for price in before.values[0].tolist()]
     assert 1.0 in after.values[0]
+
+
+def test_of_a_tick_that_came_twice_the_first_one_comes_first(tmp_path: Path) -> None:
+    Symbol(tmp_path, "BTCUSDT", START).advance(300)
+    uri = str(tmp_path / "prices")
+    found = DeltaTable(uri).to_pyarrow_table().to_pylist()
+    again = [row | {"price": row["price"] + 1, "offset": row["offset"] + 300} for row in found]
+    write_deltalake(uri, pa.Table.from_pylist(again, DeltaTable(uri).to_pyarrow_table().schema), mode="append")
+    recent = RecentRows(uri, TABLES["prices"], ORDERS["prices"])
+    recent.refresh()
+    rows = recent.read("BTCUSDT", START)
+    assert rows.times[::2].tolist() == rows.times[1::2].tolist()
+    assert (rows.values[0, 1::2] - rows.values[0, ::2] == 1).all()
 
 
 @pytest.fixture
@@ -153,6 +167,14 @@ def test_one_reader_follows_tables_and_collections(tmp_path: Path, empty_mongo: 
         wait_for(
             watcher, lambda sight: other in sight.markets and len(sight.markets[other].prices.times) == 10, "ETHUSDT"
         )
+        # Its z-scores are not loaded yet: the numbers shown are of the tick before these five.
+        shown = watcher.look(*key).markets[key]
+        assert shown.last_price is not None and shown.last_price[0] == START + 504 * 100
+        for window in WINDOWS:
+            reading = shown.reading(window)
+            assert reading is not None and reading.time == START + 499 * 100
+            exact = (reading.price - reading.average) / reading.deviation
+            assert reading.z_score == pytest.approx(exact, abs=1e-6)
         watcher.look("NOBODY", MINUTE)
         assert not any(symbol == "NOBODY" for symbol, _ in watcher.look(*key).markets)
 
