@@ -1,6 +1,6 @@
 """This project and its peers on the same ticks, on the same machine, in one run.
 
-    python -m bench [--quick] [--only NAME,…] [--parts correct,limits,curves,load,drain,live] [--add] [--minutes 30]
+    python -m bench [--quick] [--only NAME,…] [--parts correct,limits,curves,load,drain,live,symbols] [--add] [--minutes 30]
 
 Each contestant gets the same ticks on a broker of the comparison's own, one after the other, and a bounded time: rates
 come from what it did in it. What is measured goes to `bench/results/latest.json` as it comes, with pictures beside it;
@@ -42,7 +42,7 @@ from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
-PARTS = ("correct", "limits", "curves", "load", "drain", "live")
+PARTS = ("correct", "limits", "curves", "load", "drain", "live", "symbols")
 BASE = "8"
 """The number of symbols at which all contestants are compared: the hour of the longest window then fills."""
 OTHERS = ("1", "100", "2000")
@@ -60,7 +60,7 @@ class Extent:
     """How long a contestant may work on it from its first results."""
     warm_up_seconds: float
     others: tuple[str, ...]
-    """Numbers of symbols at which this project is measured as well."""
+    """Numbers of symbols at which `moving` alone is measured as well."""
     live_seconds: float
     live_symbols: int
     whole_exchange: int
@@ -71,7 +71,7 @@ class Extent:
     """Ticks whose z-scores are loaded into MongoDB."""
 
 
-FULL = Extent(2_000_000, 40.0, 8.0, OTHERS, 30.0, 10, 2_000, 4_000, 8.0, 200_000)
+FULL = Extent(2_000_000, 30.0, 8.0, OTHERS, 20.0, 10, 2_000, 4_000, 6.0, 200_000)
 QUICK = Extent(400_000, 15.0, 4.0, (), 10.0, 10, 0, 2_000, 3.0, 40_000)
 
 
@@ -119,6 +119,7 @@ class Run:
             "load": self._load,
             "drain": self._drain,
             "live": self._live,
+            "symbols": self._symbols,
         }
         for part in PARTS:
             if part in self._options.parts.split(","):
@@ -163,9 +164,11 @@ class Run:
 
     def _drain(self) -> None:
         self._drain_of(BASE, self._contestants)
-        ours = {name: one for name, one in self._contestants.items() if name in (PROJECT, MOVING)}
-        for symbols in self._extent.others:
-            self._drain_of(symbols, ours)
+
+    def _symbols(self) -> None:
+        alone = {name: one for name, one in self._contestants.items() if name == MOVING}
+        for symbols in self._extent.others if alone else ():
+            self._drain_of(symbols, alone)
 
     def _drain_of(self, symbols: str, contestants: Mapping[str, Contestant]) -> None:
         walk = random_walk(_SEED, int(symbols), self._extent.backlog)
