@@ -1,6 +1,6 @@
 """This project and its peers on the same ticks, on the same machine, in one run.
 
-    python -m bench [--quick] [--only NAME,…] [--parts correct,limits,curves,load,drain,live,symbols] [--add] [--minutes 30]
+    python -m bench [--quick] [--only NAME,…] [--parts correct,drain,live,…] [--add] [--minutes 30]
 
 Each contestant gets the same ticks on a broker of the comparison's own, one after the other, and a bounded time: rates
 come from what it did in it. What is measured goes to `bench/results/latest.json` as it comes, with pictures beside it;
