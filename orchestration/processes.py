@@ -241,9 +241,10 @@ def _descendants(pid: int) -> list[psutil.Process]:
 def _end_session_of(process: Process) -> None:
     """SIGKILL whatever is left of the session that a recorded process, now gone, once led.
 
-    The kernel gives a pid to nobody while a session carries it: if the pid is another's now, ours has no members.
+    The kernel gives a pid to nobody while a session carries it: if the pid is another's now, ours has no members. Nor
+    has it after the machine has been started anew.
     """
-    if _pid_is_anothers(process):
+    if _pid_is_anothers(process) or process.create_time < psutil.boot_time() - START_TIME_TOLERANCE_SECONDS:
         return
     members = []
     for candidate in psutil.process_iter():

@@ -131,6 +131,10 @@ def take_down(home: Path) -> int:
         together = [process for name, process in _running(home).items() if name in names]
         with ThreadPoolExecutor(max(1, len(together))) as pool:
             list(pool.map(lambda process: processes.stop(process, STOP_SECONDS), together))
+    for name in processes.recorded_names(home):
+        # One that a launch was just starting, and that ended with the launch, may have left something that began late.
+        if (process := processes.recorded(home, name)) is not None:
+            processes.stop(process, STOP_SECONDS)
     return len(running)
 
 
