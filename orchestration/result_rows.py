@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from spark_jobs.contract import WINDOWS, Floats, Integers
 from spark_jobs.passage import Answers
+from spark_jobs.published import window_lists
 from spark_jobs.recompute import Scored
 from spark_jobs.tables import arrow_schema
 
@@ -132,13 +133,13 @@ def to_arrow(table: str, symbol: str, rows: Rows) -> pa.RecordBatch:
     count = len(rows.times)
     if table in LIST_COLUMNS:
         matrices = rows.bits.reshape(len(FIELDS[table]), len(WINDOWS), count)
-        children = [
-            _column(matrix.T.ravel(), kind) for matrix, kind in zip(matrices, FIELDS[table].values(), strict=True)
-        ]
-        labels = pa.array(list(WINDOWS) * count, pa.string())
-        entries = pa.StructArray.from_arrays([labels, *children], names=["window", *FIELDS[table]])
-        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * len(WINDOWS))
-        values: Any = pa.ListArray.from_arrays(offsets, entries)
+        values: Any = window_lists(
+            {
+                name: _column(matrix.T.ravel(), kind)
+                for matrix, (name, kind) in zip(matrices, FIELDS[table].items(), strict=True)
+            },
+            count,
+        )
     else:
         (kind,) = FIELDS[table].values()
         values = _column(rows.bits[0], kind)

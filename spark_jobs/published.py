@@ -70,7 +70,7 @@ Rows = tuple[pa.Array, pa.Array, pa.Array]
 def _statistics_rows(values: pa.Array) -> Rows:
     block = read_statistics(values)
     counts = np.stack([texts.cast(pa.int64()).to_numpy() for texts in block.counts])
-    column = _lists(
+    column = window_lists(
         {"avg_price": _column(block.averages), "std_price": _column(block.deviations), "count": _column(counts)},
         len(values),
     )
@@ -84,7 +84,7 @@ def _score_rows(values: pa.Array) -> Rows:
         label, score = columns[2 * position : 2 * position + 2]
         _check_label(label, "z_scores", position, window)
         scores.append(_nullable_doubles(_between('"zscore_price":', score, _end(position))))
-    return symbols, times, _lists({"zscore_price": _column(np.stack(scores))}, len(values))
+    return symbols, times, window_lists({"zscore_price": _column(np.stack(scores))}, len(values))
 
 
 def _passage_rows(direction: str) -> Callable[[pa.Array], Rows]:
@@ -103,8 +103,11 @@ _ROWS: dict[str, Callable[[pa.Array], Rows]] = {
 }
 
 
-def _lists(fields: dict[str, pa.Array], count: int) -> pa.Array:
-    """A list for each of `count` rows, with an entry for each window, of fields in the order of rows and windows."""
+def window_lists(fields: dict[str, pa.Array], count: int) -> pa.Array:
+    """A list for each of `count` rows, with an entry for each window.
+
+    `fields`: the other members of the entries, each of shape (count * windows,), in the order of rows and windows.
+    """
     labels = pa.array(list(WINDOWS) * count, pa.string())
     entries = pa.StructArray.from_arrays([labels, *fields.values()], names=["window", *fields])
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * len(WINDOWS)), entries)
