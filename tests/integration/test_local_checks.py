@@ -167,8 +167,14 @@ def test_one_port_for_two_services(settings: OrchestrationSettings) -> None:
 def test_the_command_says_it_and_exits_with_1(home: Path, tools: Path) -> None:
     good = doctor(home, TICKHOUSE_TOOLS=str(tools))
     assert good.returncode == 0, good.stderr
-    with only_instance(home):
-        bad = doctor(home, TICKHOUSE_TOOLS=str(tools))
+    bad = doctor(home, TICKHOUSE_TOOLS=str(tools), TICKHOUSE_SOURCE=f"replay:{home / 'none.jsonl'}")
     assert bad.returncode == 1
-    assert "tickhouse down" in bad.stderr
+    assert "none.jsonl" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_a_running_stack_is_nothing_wrong(home: Path, tools: Path) -> None:
+    with only_instance(home):
+        told = doctor(home, TICKHOUSE_TOOLS=str(tools), TICKHOUSE_SOURCE=f"replay:{home / 'none.jsonl'}")
+    assert told.returncode == 0, told.stderr
+    assert f"{home} is running (process {os.getpid()})" in told.stdout
