@@ -11,8 +11,8 @@ wrap-around cancels; where the spread of prices is too great for that, Python's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -73,40 +73,24 @@ def advance(index: Index, chunks: Chunks, timestamps: Integers, prices: Integers
     `timestamps` (milliseconds) increase strictly and come after all that the history holds; `prices` are in 1e-8
     units; both have shape (n,), n ≥ 1. Chunks that no later window reaches are removed. Returns the new index.
     """
-    history = _read(index, chunks, int(timestamps[0]), int(timestamps[-1]))
-    new_index = _append(index, chunks, history.loaded, timestamps, prices)
-    reach = new_index[new_index["minute"] >= (int(timestamps[0]) - _LONGEST_MS) // CHUNK_MS]
-    statistics = _statistics(history, reach, timestamps, prices)
-    expired = (new_index["minute"] + 1) * CHUNK_MS <= int(timestamps[-1]) - _LONGEST_MS
+    first, last = int(timestamps[0]), int(timestamps[-1])
+    reached = index[(index["minute"] + 1) * CHUNK_MS > first - _LONGEST_MS]
+    at_edge = _edges(reached, first, last)
+    edges = {minute: decode_chunk(chunks.load(minute)) for minute in reached["minute"][at_edge].tolist()}
+    new_index = _append(index, chunks, edges, timestamps, prices)
+    scale = _scale_of(new_index[new_index["minute"] >= (first - _LONGEST_MS) // CHUNK_MS])
+    statistics = _statistics(reached[~at_edge], [*edges.values()], timestamps, prices, scale)
+    expired = (new_index["minute"] + 1) * CHUNK_MS <= last - _LONGEST_MS
     for minute in new_index["minute"][expired].tolist():
         chunks.remove(minute)
     return new_index[~expired], statistics
 
 
-class _History(NamedTuple):
-    """What came before, in time order: single ticks where a window's edge may fall, else a whole chunk as one."""
-
-    loaded: dict[int, tuple[Integers, Integers]]
-    entries: list[tuple[Integers, Integers] | Any]
-
-
-def _read(index: Index, chunks: Chunks, first: int, last: int) -> _History:
+def _edges(index: Index, first: int, last: int) -> npt.NDArray[np.bool_]:
+    """The chunks in which a window of the ticks from `first` to `last` may begin."""
     starts = index["minute"] * CHUNK_MS
-    edge = np.zeros(len(index), dtype=bool)
-    for length in _LENGTHS.tolist():
-        edge |= (starts <= last - length) & (starts + CHUNK_MS > first - length)
-    loaded: dict[int, tuple[Integers, Integers]] = {}
-    entries: list[Any] = []
-    for record, wanted, start in zip(index, edge.tolist(), starts.tolist(), strict=True):
-        if start + CHUNK_MS <= first - _LONGEST_MS:
-            continue
-        if wanted:
-            minute = int(record["minute"])
-            loaded[minute] = decode_chunk(chunks.load(minute))
-            entries.append(loaded[minute])
-        else:
-            entries.append(record)
-    return _History(loaded, entries)
+    begins = (starts <= last - _LENGTHS[:, None]) & (starts + CHUNK_MS > first - _LENGTHS[:, None])
+    return cast(npt.NDArray[np.bool_], begins.any(axis=0))
 
 
 def encode_chunk(timestamps: Integers, prices: Integers) -> bytes:
@@ -123,36 +107,55 @@ def decode_chunk(chunk: bytes) -> tuple[Integers, Integers]:
 def _append(
     index: Index,
     chunks: Chunks,
-    loaded: dict[int, tuple[Integers, Integers]],
+    loaded: Mapping[int, tuple[Integers, Integers]],
     timestamps: Integers,
     prices: Integers,
 ) -> Index:
-    minutes = timestamps // CHUNK_MS
-    cuts = np.flatnonzero(np.diff(minutes)) + 1
+    cuts = np.flatnonzero(np.diff(timestamps // CHUNK_MS)) + 1
     records = []
     for part_times, part_prices in zip(np.split(timestamps, cuts), np.split(prices, cuts), strict=True):
         minute = int(part_times[0] // CHUNK_MS)
+        record = _summary(minute, part_prices)
         if len(index) and index["minute"][-1] == minute:
             old_times, old_prices = loaded[minute] if minute in loaded else decode_chunk(chunks.load(minute))
             part_times = np.concatenate((old_times, part_times))
             part_prices = np.concatenate((old_prices, part_prices))
+            record = _joined(index[-1], record)
             index = index[:-1]
         chunks.store(minute, encode_chunk(part_times, part_prices))
-        records.append(_summary(minute, part_prices))
+        records.append(record)
     return np.concatenate((index, np.array(records, dtype=INDEX_TYPE)))
 
 
 def _summary(minute: int, prices: Integers) -> tuple[Any, ...]:
-    exact = prices.astype(object)
+    high, low = _multiply(prices.view(np.uint64), prices.view(np.uint64))
     return (
         minute,
         len(prices),
         int(prices.min()),
         int(prices.max()),
         _shared_zeros(prices),
-        _limbs(int(exact.sum()), 2),
-        _limbs(int((exact * exact).sum()), 3),
+        _limbs(_exact_sum(prices.view(np.uint64)), 2),
+        _limbs((_exact_sum(high) << 64) + _exact_sum(low), 3),
     )
+
+
+def _joined(old: Any, new: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The summary of the ticks of both."""
+    minute, count, lowest, highest, zeros, total, squares = new
+    return (
+        minute,
+        int(old["count"]) + count,
+        min(int(old["lowest"]), lowest),
+        max(int(old["highest"]), highest),
+        min(int(old["zeros"]), zeros),
+        _limbs(_from_limbs(old["total"]) + _from_limbs(total), 2),
+        _limbs(_from_limbs(old["squares"]) + _from_limbs(squares), 3),
+    )
+
+
+def _exact_sum(values: npt.NDArray[np.uint64]) -> int:
+    return (int((values >> _THIRTY_TWO).sum()) << 32) + int((values & _LOW_32).sum())
 
 
 def _shared_zeros(prices: Integers) -> int:
@@ -171,88 +174,88 @@ def _from_limbs(limbs: Iterable[Any]) -> int:
     return sum(int(limb) << (64 * position) for position, limb in enumerate(limbs))
 
 
-def _statistics(history: _History, reach: Index, timestamps: Integers, prices: Integers) -> Statistics:
-    unit: int = 10 ** int(reach["zeros"].min())
-    lowest, highest = int(reach["lowest"].min()), int(reach["highest"].max())
-    ticks = int(reach["count"].sum())
-    spread = (highest - lowest) // unit
+class _Scale(NamedTuple):
+    """How the prices that windows may reach are written: as multiples of `unit`, so without the zeros they share."""
+
+    zeros: int
+    lowest: int
+    """In 1e-8 units, as `unit`; a multiple of it."""
+    narrow: bool
+    """Whether 64 bits suffice."""
+
+    @property
+    def unit(self) -> int:
+        return int(10**self.zeros)
+
+
+def _scale_of(index: Index) -> _Scale:
+    zeros = int(index["zeros"].min())
+    lowest, highest = int(index["lowest"].min()), int(index["highest"].max())
+    ticks = int(index["count"].sum())
+    spread = (highest - lowest) // 10**zeros
     # The centred sum of squares of any window, and n times it in units of 1e-16, must fit their 64 and 128 bits.
-    narrow = ticks * spread * spread < 2**58 and ticks * (highest - lowest) < 2**63
-    reference = int(prices[0])
-
-    times: list[Integers] = []
-    weights: list[Integers] = []
-    sums: list[npt.NDArray[Any]] = []
-    squares: list[npt.NDArray[Any]] = []
-    number: Any = np.int64 if narrow else object
-
-    def add_ticks(some_times: Integers, some_prices: Integers) -> None:
-        offsets = ((some_prices - reference) // unit).astype(number)
-        times.append(some_times)
-        weights.append(np.ones(len(some_times), dtype=np.int64))
-        sums.append(offsets)
-        squares.append(offsets * offsets)
-
-    def add_chunk(record: Any) -> None:
-        count, total = int(record["count"]), _from_limbs(record["total"])
-        square = _from_limbs(record["squares"]) - 2 * reference * total + count * reference * reference
-        times.append(np.array([record["minute"] * CHUNK_MS], dtype=np.int64))
-        weights.append(np.array([count], dtype=np.int64))
-        sums.append(np.array([(total - count * reference) // unit], dtype=object))
-        squares.append(np.array([square // (unit * unit)], dtype=object))
-
-    for entry in history.entries:
-        if isinstance(entry, tuple):
-            add_ticks(*entry)
-        else:
-            add_chunk(entry)
-    before = sum(len(part) for part in times)
-    add_ticks(timestamps, prices)
-
-    time = np.concatenate(times)
-    upper = np.arange(before + 1, before + 1 + len(timestamps))
-    lower = np.stack([np.searchsorted(time, timestamps - length, side="right") for length in _LENGTHS.tolist()])
-    weight = _prefix(np.concatenate(weights))
-    count = weight[upper] - weight[lower]
-    if narrow:
-        total = _prefix(np.concatenate([_wrapped(part) for part in sums]))
-        square = _prefix(np.concatenate([_wrapped(part) for part in squares]))
-        return _finish_narrow(count, total[upper] - total[lower], square[upper] - square[lower], reference, unit)
-    total = _prefix(np.concatenate(sums))
-    square = _prefix(np.concatenate(squares))
-    return _finish_wide(count, total[upper] - total[lower], square[upper] - square[lower], reference, unit)
+    return _Scale(zeros, lowest, ticks * spread * spread < 2**58 and ticks * (highest - lowest) < 2**63)
 
 
-def _wrapped(values: npt.NDArray[Any]) -> Integers:
-    """Values modulo 2^64: chunk sums are Python integers, of which only the low bits matter in differences."""
-    if values.dtype != object:
-        return values
-    return np.array([value & _LOW_64 for value in values.tolist()], dtype=np.uint64).view(np.int64)
+def _statistics(
+    whole: Index,
+    edges: list[tuple[Integers, Integers]],
+    timestamps: Integers,
+    prices: Integers,
+    scale: _Scale,
+) -> Statistics:
+    """Of the last ticks of a history in which whole chunks stand as one entry each, and those of `edges` as ticks."""
+    number: Any = np.uint64 if scale.narrow else object
+    time = np.concatenate((whole["minute"] * CHUNK_MS, *(edge_times for edge_times, _ in edges), timestamps))
+    units = (np.concatenate((*(edge_prices for _, edge_prices in edges), prices)) // scale.unit).astype(number)
+    sums = np.empty((3, len(time)), dtype=number)
+    sums[0, : len(whole)], sums[0, len(whole) :] = whole["count"], 1
+    sums[1, : len(whole)], sums[1, len(whole) :] = _quotients(whole["total"], scale.zeros, number), units
+    sums[2, : len(whole)], sums[2, len(whole) :] = _quotients(whole["squares"], 2 * scale.zeros, number), units * units
+
+    order = np.argsort(time, kind="stable")
+    before = np.zeros((3, len(time) + 1), dtype=number)
+    np.cumsum(sums[:, order], axis=1, out=before[:, 1:])
+    lower = np.searchsorted(time[order], timestamps - _LENGTHS[:, None], side="right")
+    upper = np.arange(len(time) - len(timestamps) + 1, len(time) + 1)
+    count, total, square = before[:, None, upper] - before[:, lower]
+    if scale.narrow:
+        return _finish_narrow(count.view(np.int64), total.view(np.int64), square.view(np.int64), scale)
+    return _finish_wide(count, total, square, scale.unit)
 
 
-def _prefix(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    sums = np.zeros(len(values) + 1, dtype=values.dtype)
-    np.cumsum(values, out=sums[1:])
-    return sums
+def _quotients(limbs: npt.NDArray[np.uint64], zeros: int, number: Any) -> npt.NDArray[Any]:
+    """Multiples of ten to the power of `zeros`, at most 16, divided by it: in 64 bits modulo 2^64, else in full.
+
+    Shape (n, limbs) to (n,). Modulo 2^64 there is a reciprocal of the odd factor, and the even one is a shift.
+    """
+    if number is object:
+        exact = sum(limbs[:, place].astype(object) << (64 * place) for place in range(limbs.shape[1]))
+        return cast(npt.NDArray[Any], exact // 10**zeros)
+    shifted = limbs[:, 0] >> np.uint64(zeros) | limbs[:, 1] << np.uint64(64 - zeros)
+    return shifted * np.uint64(pow(5**zeros, -1, 1 << 64))
 
 
-def _finish_narrow(count: Integers, total: Integers, square: Integers, reference: int, unit: int) -> Statistics:
-    centre = total // count
-    rest = total - centre * count
-    # Around the floored mean the sum of squares is small: every wrapped term has come back into range.
+def _finish_narrow(count: Integers, total: Integers, square: Integers, scale: _Scale) -> Statistics:
+    unit = scale.unit
+    lowest = scale.lowest // unit
+    # What has wrapped around comes back into range by subtraction: the total less as many times the lowest price, ...
+    centre, rest = np.divmod(total - count * lowest, count)
+    centre += lowest
+    # ... and around the floored mean the sum of squares.
     around = square - 2 * centre * total + count * centre * centre
-    high, low = _multiply(around.astype(np.uint64), count.astype(np.uint64))
-    taken = (rest * rest).astype(np.uint64)
+    high, low = _multiply(around.view(np.uint64), count.view(np.uint64))
+    taken = (rest * rest).view(np.uint64)
     high = high - (low < taken)
     low = low - taken
-    scale = np.uint64(unit * unit)
-    carry, low = _multiply(low, np.broadcast_to(scale, low.shape))
-    high = high * scale + carry
+    scale_of_squares = np.uint64(unit * unit)
+    carry, low = _multiply(low, scale_of_squares)
+    high = high * scale_of_squares + carry
     units, excess = np.divmod(rest * unit, count)
-    return _rounded(count, reference + centre * unit + units, excess, high, low)
+    return _rounded(count, centre * unit + units, excess, high, low)
 
 
-def _multiply(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> tuple[Any, Any]:
+def _multiply(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64] | np.uint64) -> tuple[Any, Any]:
     """The 128-bit products of 64-bit factors, as high and low halves."""
     left_low, left_high = left & _LOW_32, left >> _THIRTY_TWO
     right_low, right_high = right & _LOW_32, right >> _THIRTY_TWO
@@ -262,15 +265,13 @@ def _multiply(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> tu
     return left_high * right_high + (middle >> _THIRTY_TWO) + (other >> _THIRTY_TWO), left * right
 
 
-def _finish_wide(count: Integers, total: Any, square: Any, reference: int, unit: int) -> Statistics:
-    exact_count = count.astype(object)
-    dispersion = (exact_count * square - total * total) * (unit * unit)
-    prices = total * unit + exact_count * reference
-    quotient = prices // exact_count
+def _finish_wide(count: Any, total: Any, square: Any, unit: int) -> Statistics:
+    dispersion = (count * square - total * total) * (unit * unit)
+    quotient = total * unit // count
     return _rounded(
-        count,
+        count.astype(np.int64),
         quotient.astype(np.int64),
-        (prices - quotient * exact_count).astype(np.int64),
+        (total * unit - quotient * count).astype(np.int64),
         dispersion // (1 << 64),
         dispersion % (1 << 64),
     )
