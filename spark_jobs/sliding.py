@@ -74,23 +74,30 @@ def advance(index: Index, chunks: Chunks, timestamps: Integers, prices: Integers
     units; both have shape (n,), n ≥ 1. Chunks that no later window reaches are removed. Returns the new index.
     """
     first, last = int(timestamps[0]), int(timestamps[-1])
-    reached = index[(index["minute"] + 1) * CHUNK_MS > first - _LONGEST_MS]
-    at_edge = _edges(reached, first, last)
+    reached = _from_minute(index, (first - _LONGEST_MS) // CHUNK_MS)
+    at_edge = _edges(reached["minute"], first, last)
     edges = {minute: decode_chunk(chunks.load(minute)) for minute in reached["minute"][at_edge].tolist()}
     new_index = _append(index, chunks, edges, timestamps, prices)
-    scale = _scale_of(new_index[new_index["minute"] >= (first - _LONGEST_MS) // CHUNK_MS])
-    statistics = _statistics(reached[~at_edge], [*edges.values()], timestamps, prices, scale)
-    expired = (new_index["minute"] + 1) * CHUNK_MS <= last - _LONGEST_MS
-    for minute in new_index["minute"][expired].tolist():
+    scale = _scale_of(_from_minute(new_index, (first - _LONGEST_MS) // CHUNK_MS))
+    statistics = _statistics(reached, ~at_edge, [*edges.values()], timestamps, prices, scale)
+    kept = _from_minute(new_index, (last - _LONGEST_MS) // CHUNK_MS)
+    for minute in new_index["minute"][: len(new_index) - len(kept)].tolist():
         chunks.remove(minute)
-    return new_index[~expired], statistics
+    return kept, statistics
 
 
-def _edges(index: Index, first: int, last: int) -> npt.NDArray[np.bool_]:
+def _from_minute(index: Index, minute: int) -> Index:
+    return index[np.searchsorted(index["minute"], minute) :]
+
+
+def _edges(minutes: Integers, first: int, last: int) -> npt.NDArray[np.bool_]:
     """The chunks in which a window of the ticks from `first` to `last` may begin."""
-    starts = index["minute"] * CHUNK_MS
-    begins = (starts <= last - _LENGTHS[:, None]) & (starts + CHUNK_MS > first - _LENGTHS[:, None])
-    return cast(npt.NDArray[np.bool_], begins.any(axis=0))
+    at_edge = np.zeros(len(minutes), dtype=bool)
+    begins = np.searchsorted(minutes, (first - _LENGTHS) // CHUNK_MS)
+    ends = np.searchsorted(minutes, (last - _LENGTHS) // CHUNK_MS, side="right")
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        at_edge[begin:end] = True
+    return at_edge
 
 
 def encode_chunk(timestamps: Integers, prices: Integers) -> bytes:
@@ -198,20 +205,23 @@ def _scale_of(index: Index) -> _Scale:
 
 
 def _statistics(
-    whole: Index,
+    index: Index,
+    whole: npt.NDArray[np.bool_],
     edges: list[tuple[Integers, Integers]],
     timestamps: Integers,
     prices: Integers,
     scale: _Scale,
 ) -> Statistics:
-    """Of the last ticks of a history in which whole chunks stand as one entry each, and those of `edges` as ticks."""
+    """Of the last ticks of a history; chunks that are `whole` go in as one entry each, those of `edges` as ticks."""
     number: Any = np.uint64 if scale.narrow else object
-    time = np.concatenate((whole["minute"] * CHUNK_MS, *(edge_times for edge_times, _ in edges), timestamps))
+    starts = index["minute"][whole] * CHUNK_MS
+    time = np.concatenate((starts, *(edge_times for edge_times, _ in edges), timestamps))
     units = (np.concatenate((*(edge_prices for _, edge_prices in edges), prices)) // scale.unit).astype(number)
+    chunks = len(starts)
     sums = np.empty((3, len(time)), dtype=number)
-    sums[0, : len(whole)], sums[0, len(whole) :] = whole["count"], 1
-    sums[1, : len(whole)], sums[1, len(whole) :] = _quotients(whole["total"], scale.zeros, number), units
-    sums[2, : len(whole)], sums[2, len(whole) :] = _quotients(whole["squares"], 2 * scale.zeros, number), units * units
+    sums[0, :chunks], sums[0, chunks:] = index["count"][whole], 1
+    sums[1, :chunks], sums[1, chunks:] = _quotients(index["total"][whole], scale.zeros, number), units
+    sums[2, :chunks], sums[2, chunks:] = _quotients(index["squares"][whole], 2 * scale.zeros, number), units * units
 
     order = np.argsort(time, kind="stable")
     before = np.zeros((3, len(time) + 1), dtype=number)
