@@ -6,10 +6,12 @@ Belongs here: applying the accept rule to Arrow batches and the packed form. Doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from spark_jobs.batch_acceptance import accept_batch
@@ -19,10 +21,14 @@ from spark_jobs.published import read_statistics
 TICKS, STATISTICS, REJECTED = 0, 1, 2
 """The kinds of packed rows. A `REJECTED` row carries only a count, under the symbol "" that no tick can have."""
 
+_MOST_MESSAGES = 500_000
 PACKED_TYPE = "symbol string, kind int, messages bigint, payload binary"
 _PACKED_SCHEMA = pa.schema(
     [("symbol", pa.string()), ("kind", pa.int32()), ("messages", pa.int64()), ("payload", pa.binary())]
 )
+
+
+Words = npt.NDArray[Any]
 
 
 class PackedTicks(NamedTuple):
@@ -55,36 +61,49 @@ def record_milliseconds(batch: pa.RecordBatch) -> Integers:
 
 
 def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """For `mapInArrow`: Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`."""
+    """For `mapInArrow`: Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`.
+
+    One row for each symbol and kind, out of some `_MOST_MESSAGES` at a time.
+    """
+    packed: dict[tuple[str, int], list[Words]] = defaultdict(list)
+    messages = 0
     for batch in batches:
         topics = batch.column("topic")
-        rows: list[tuple[str, int, int, bytes | None]] = []
         for topic in topics.unique().to_pylist():
             part = batch.filter(pa.compute.equal(topics, topic))
-            if topic == TICKS_TOPIC:
-                rows += _pack_ticks(part)
-            elif topic == MOVING_TOPIC:
-                rows += _pack_statistics(part)
-            else:
-                raise ValueError(f"no packed form for messages of topic {topic}")
-        columns: list[Any] = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_PACKED_SCHEMA)
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(columns, _PACKED_SCHEMA, strict=True)],
-            schema=_PACKED_SCHEMA,
-        )
+            for symbol, kind, words in _PACKINGS[topic](part):
+                packed[symbol, kind].append(words)
+        messages += len(batch)
+        if messages >= _MOST_MESSAGES:
+            yield _rows(packed)
+            packed.clear()
+            messages = 0
+    yield _rows(packed)
 
 
-def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
+def _rows(packed: Mapping[tuple[str, int], list[Words]]) -> pa.RecordBatch:
+    joined = [np.concatenate(words, axis=1) for words in packed.values()]
+    columns = (
+        [symbol for symbol, _ in packed],
+        [kind for _, kind in packed],
+        [words.shape[1] for words in joined],
+        [words.tobytes() for words in joined],
+    )
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _PACKED_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=_PACKED_SCHEMA)
+
+
+def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, Words]]:
     verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
     kafka = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("offset", "partition"))
     words = np.stack((*kafka, verdicts.timestamps, verdicts.prices)).astype("<i8")
     for symbol, mine in verdicts.ticks_by_symbol():
-        yield symbol, TICKS, len(mine), words[:, mine].tobytes()
+        yield symbol, TICKS, words[:, mine]
     if verdicts.reasons:
-        yield "", REJECTED, len(verdicts.reasons), None
+        yield "", REJECTED, np.empty((0, len(verdicts.reasons)), dtype="<i8")
 
 
-def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, bytes | None]]:
+def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, Words]]:
     block = read_statistics(batch.column("value"))
     offsets = batch.column("offset").to_numpy(zero_copy_only=False)
     integers = np.stack((offsets, block.timestamps)).astype("<i8").view("<f8")
@@ -94,7 +113,11 @@ def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int, byt
     order = np.argsort(of_symbol, kind="stable")
     ends = np.cumsum(np.bincount(of_symbol))
     for symbol, mine in zip(symbols.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True):
-        yield symbol, STATISTICS, len(mine), words[:, mine].tobytes()
+        yield symbol, STATISTICS, words[:, mine]
+
+
+_PACKINGS = {TICKS_TOPIC: _pack_ticks, MOVING_TOPIC: _pack_statistics}
+"""What makes of the messages of a topic, for each symbol and kind, 8-byte words: a column for each message."""
 
 
 def unpack_ticks(payloads: list[bytes]) -> PackedTicks:
