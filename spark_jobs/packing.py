@@ -1,4 +1,4 @@
-"""Kafka records to packed ticks: many messages of one symbol become one row before they reach a stateful operator.
+"""Kafka records to packed ticks: the messages of a bucket of symbols become one row before they reach an operator.
 
 Belongs here: applying the accept rule to Arrow batches and the packed form. Does not belong here: the rule itself
 (`acceptance`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
@@ -6,6 +6,7 @@ Belongs here: applying the accept rule to Arrow batches and the packed form. Doe
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,18 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from spark_jobs.batch_acceptance import accept_batch
+from spark_jobs.blobs import decode_blobs, encode_blobs
 from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC, WINDOWS, Floats, Integers
 from spark_jobs.published import read_statistics
 
-TICKS, STATISTICS, REJECTED = 0, 1, 2
-"""The kinds of packed rows. A `REJECTED` row carries only a count, under the symbol "" that no tick can have."""
-
 _MOST_MESSAGES = 500_000
-PACKED_TYPE = "symbol string, kind int, messages bigint, payload binary"
-_PACKED_SCHEMA = pa.schema(
-    [("symbol", pa.string()), ("kind", pa.int32()), ("messages", pa.int64()), ("payload", pa.binary())]
-)
+_TICKS, _STATISTICS, _REJECTED = "ticks", "statistics", "rejected"
 
+PACKED_TYPE = "bucket int, content binary"
+_PACKED_SCHEMA = pa.schema([("bucket", pa.int32()), ("content", pa.binary())])
 
 Words = npt.NDArray[Any]
 
@@ -43,7 +41,7 @@ class PackedTicks(NamedTuple):
 
 
 class PackedStatistics(NamedTuple):
-    """n statistics messages of one symbol."""
+    """n statistics messages of one symbol; `offsets` and `timestamps` as of ticks."""
 
     offsets: Integers
     timestamps: Integers
@@ -53,6 +51,22 @@ class PackedStatistics(NamedTuple):
     """Shape (windows, n), NaN where null."""
 
 
+class Messages(NamedTuple):
+    """What came for a bucket."""
+
+    ticks: dict[str, PackedTicks]
+    """By symbol."""
+    statistics: dict[str, PackedStatistics]
+    """By symbol."""
+    rejected: int
+    """Number of messages that are no ticks; they are nobody's, and all in one bucket."""
+
+
+def bucket_of(symbol: str, buckets: int) -> int:
+    """In which of so many buckets a symbol is, always."""
+    return zlib.crc32(symbol.encode()) % buckets
+
+
 def record_milliseconds(batch: pa.RecordBatch) -> Integers:
     """The Kafka timestamps of a batch in milliseconds since the epoch, one for each row."""
     microseconds = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
@@ -60,50 +74,46 @@ def record_milliseconds(batch: pa.RecordBatch) -> Integers:
     return milliseconds
 
 
-def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def pack(batches: Iterable[pa.RecordBatch], *, buckets: int) -> Iterator[pa.RecordBatch]:
     """For `mapInArrow`: Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`.
 
-    One row for each symbol and kind, out of some `_MOST_MESSAGES` at a time.
+    One row for each bucket, out of some `_MOST_MESSAGES` at a time.
     """
-    packed: dict[tuple[str, int], list[Words]] = defaultdict(list)
+    packed: dict[tuple[str, str], list[Words]] = defaultdict(list)
     messages = 0
     for batch in batches:
         topics = batch.column("topic")
         for topic in topics.unique().to_pylist():
-            part = batch.filter(pa.compute.equal(topics, topic))
-            for symbol, kind, words in _PACKINGS[topic](part):
+            for symbol, kind, words in _PACKINGS[topic](batch.filter(pa.compute.equal(topics, topic))):
                 packed[symbol, kind].append(words)
         messages += len(batch)
         if messages >= _MOST_MESSAGES:
-            yield _rows(packed)
+            yield _rows(packed, buckets)
             packed.clear()
             messages = 0
-    yield _rows(packed)
+    yield _rows(packed, buckets)
 
 
-def _rows(packed: Mapping[tuple[str, int], list[Words]]) -> pa.RecordBatch:
-    joined = [np.concatenate(words, axis=1) for words in packed.values()]
-    columns = (
-        [symbol for symbol, _ in packed],
-        [kind for _, kind in packed],
-        [words.shape[1] for words in joined],
-        [words.tobytes() for words in joined],
-    )
+def _rows(packed: Mapping[tuple[str, str], list[Words]], buckets: int) -> pa.RecordBatch:
+    contents: dict[int, dict[str, bytes]] = defaultdict(dict)
+    for (symbol, kind), words in packed.items():
+        contents[bucket_of(symbol, buckets)][f"{kind} {symbol}"] = np.concatenate(words, axis=1).tobytes()
+    columns = list(contents), [encode_blobs(content) for content in contents.values()]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _PACKED_SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_PACKED_SCHEMA)
 
 
-def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, int, Words]]:
+def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Words]]:
     verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
     kafka = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("offset", "partition"))
     words = np.stack((*kafka, verdicts.timestamps, verdicts.prices)).astype("<i8")
     for symbol, mine in verdicts.ticks_by_symbol():
-        yield symbol, TICKS, words[:, mine]
+        yield symbol, _TICKS, words[:, mine]
     if verdicts.reasons:
-        yield "", REJECTED, np.empty((0, len(verdicts.reasons)), dtype="<i8")
+        yield "", _REJECTED, np.array([[len(verdicts.reasons)]], dtype="<i8")
 
 
-def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, Words]]:
+def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Words]]:
     block = read_statistics(batch.column("value"))
     offsets = batch.column("offset").to_numpy(zero_copy_only=False)
     integers = np.stack((offsets, block.timestamps)).astype("<i8").view("<f8")
@@ -113,23 +123,35 @@ def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, int, Words]]:
     order = np.argsort(of_symbol, kind="stable")
     ends = np.cumsum(np.bincount(of_symbol))
     for symbol, mine in zip(symbols.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True):
-        yield symbol, STATISTICS, words[:, mine]
+        yield symbol, _STATISTICS, words[:, mine]
 
 
 _PACKINGS = {TICKS_TOPIC: _pack_ticks, MOVING_TOPIC: _pack_statistics}
 """What makes of the messages of a topic, for each symbol and kind, 8-byte words: a column for each message."""
 
 
-def unpack_ticks(payloads: list[bytes]) -> PackedTicks:
-    """All ticks of packed rows, in offset order whatever the order of the rows."""
+def unpack(contents: Iterable[bytes]) -> Messages:
+    """All that is in a bucket's packed rows, in offset order whatever the order of the rows."""
+    payloads: dict[str, dict[str, list[bytes]]] = {kind: defaultdict(list) for kind in (_TICKS, _STATISTICS, _REJECTED)}
+    for content in contents:
+        for name, payload in decode_blobs(content).items():
+            kind, _, symbol = name.partition(" ")
+            payloads[kind][symbol].append(payload)
+    return Messages(
+        {symbol: _unpack_ticks(parts) for symbol, parts in payloads[_TICKS].items()},
+        {symbol: _unpack_statistics(parts) for symbol, parts in payloads[_STATISTICS].items()},
+        sum(int(np.frombuffer(part, dtype="<i8").sum()) for parts in payloads[_REJECTED].values() for part in parts),
+    )
+
+
+def _unpack_ticks(payloads: list[bytes]) -> PackedTicks:
     ticks = np.concatenate([np.frombuffer(payload, dtype="<i8").reshape(4, -1) for payload in payloads], axis=1)
     # One symbol keeps to one partition unless its messages were given different keys; then this order is a choice.
     order = np.lexsort((ticks[1], ticks[0]))
     return PackedTicks(*ticks[:, order])
 
 
-def unpack_statistics(payloads: list[bytes]) -> PackedStatistics:
-    """All statistics of packed rows, in offset order whatever the order of the rows."""
+def _unpack_statistics(payloads: list[bytes]) -> PackedStatistics:
     rows = 2 + 2 * len(WINDOWS)
     values = np.concatenate([np.frombuffer(payload, dtype="<f8").reshape(rows, -1) for payload in payloads], axis=1)
     offsets = np.ascontiguousarray(values[0]).view("<i8")

@@ -44,8 +44,11 @@ from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
 _log = logging.getLogger(__name__)
-_VERSION = 2
+_VERSION = 3
 """Of what is kept in checkpoints; raise it whenever a change gives old state another meaning."""
+_BUCKETS_OF_PARTITION = 32
+"""Into how many keys of Spark's state the symbols of a partition are put: few enough for many symbols to share the cost
+of a key, many enough for one that has news to have few others rewritten. Part of what state means."""
 _PROCESSORS: dict[str, type[SymbolProcessor]] = {
     "moving": MovingProcessor,
     "zscore": ZScoreProcessor,
@@ -320,8 +323,9 @@ def _query_id(batch_rows: DataFrame) -> str:
 
 
 def _results(messages: DataFrame, processor: SymbolProcessor, state_partitions: int) -> DataFrame:
-    """Kafka records to result rows (`operators.RESULT_TYPE`), one state per symbol."""
+    """Kafka records to result rows (`operators.RESULT_TYPE`), one state per bucket of symbols."""
     # As many tasks read as there are partitions of state: each task has its cost in a small micro-batch, and with one
     # partition nothing needs to be shuffled at all.
-    packed = messages.coalesce(state_partitions).mapInArrow(pack, PACKED_TYPE)
-    return packed.groupBy("symbol").transformWithState(processor, RESULT_TYPE, "Append", "None")
+    buckets = _BUCKETS_OF_PARTITION * state_partitions
+    packed = messages.coalesce(state_partitions).mapInArrow(partial(pack, buckets=buckets), PACKED_TYPE)
+    return packed.groupBy("bucket").transformWithState(processor, RESULT_TYPE, "Append", "None")

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
+from spark_jobs.blobs import decode_blobs
 from spark_jobs.jobs import COUNTS
 from spark_jobs.messages import form_messages
 
@@ -190,9 +191,9 @@ class _Channel:
         assert producer is not None
         counts = {name: self._counts[name] + sum(row[name] for row in rows) for name in COUNTS}
         producer.begin_transaction()
-        with_results = [row for row in rows if row["results"]]
+        with_results = [row["results"] for row in rows if row["results"]]
         for position, topic in enumerate(self._target.topics):
-            results = [(row["symbol"], row["results"][position]) for row in with_results]
+            results = [result for packed in with_results for result in decode_blobs(packed[position]).items()]
             _produce(producer, topic, *form_messages(topic, results))
         marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
         group = self._group.consumer_group_metadata()

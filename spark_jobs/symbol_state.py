@@ -1,11 +1,12 @@
-"""One symbol's state on Spark's: what is small in one value, what is large in chunks of a minute.
+"""Symbols' state on Spark's: what is small in one value for a whole bucket, what is large in chunks of a minute.
 
 Belongs here: how blobs of bytes are laid out in as few calls as possible. Does not belong here: what they hold (the
 modules of the jobs), admission and rows (`operators`).
 
 Each call to Spark's state goes to another process and back, and costs what computing hundreds of ticks costs. So all
-that an operator rewrites in every micro-batch is one value, read once and written once: small blobs, and the newest
-chunk of each kind, which is the one that grows. A chunk goes to a map of its own when a newer one begins.
+that an operator rewrites in every micro-batch is one value for the symbols of a bucket, read once and written once:
+small blobs, and the newest chunk of each kind, which is the one that grows. A chunk goes to a map of its own when a
+newer one begins.
 """
 
 from __future__ import annotations
@@ -16,29 +17,50 @@ from collections import OrderedDict
 
 from pyspark.sql.streaming.stateful_processor import MapState, StatefulProcessorHandle
 
-_LENGTHS = struct.Struct("<BI")
+from spark_jobs.blobs import decode_blobs, encode_blobs
+
 _MINUTE = struct.Struct("<q")
 _IDENTITY = "identity"
 
 
 class SymbolState:
-    """The small blobs of the symbol whose turn it is. `load` comes before anything else, `save` after all of it."""
+    """The small blobs of one symbol after the other.
+
+    `load` comes before anything else, then `turn_to` for each symbol that there is something for, at last `save`.
+    """
 
     def __init__(self, handle: StatefulProcessorHandle) -> None:
         self._value = handle.getValueState("small", "content binary")
+        self._bucket: dict[str, bytes] = {}
+        self._bucket_changed = False
         self._blobs: dict[str, bytes] = {}
         self._changed = False
+        self.symbol = ""
+        """Whose turn it is."""
 
     def load(self) -> None:
-        """Read what there is."""
+        """Read what there is for the bucket whose turn it is at Spark's."""
         value = self._value.get()
-        self._blobs = {} if value is None else decode_blobs(bytes(value[0]))
-        self._changed = False
+        self._bucket = {} if value is None else decode_blobs(bytes(value[0]))
+        self._bucket_changed = self._changed = False
+
+    def turn_to(self, symbol: str) -> None:
+        """Leave the symbol whose turn it was for another."""
+        self._put_away()
+        self.symbol = symbol
+        self._blobs = decode_blobs(self._bucket.get(symbol, b""))
 
     def save(self) -> None:
         """Write what has changed."""
+        self._put_away()
+        if self._bucket_changed:
+            self._value.update((encode_blobs(self._bucket),))
+
+    def _put_away(self) -> None:
         if self._changed:
-            self._value.update((encode_blobs(self._blobs),))
+            self._bucket[self.symbol] = encode_blobs(self._blobs)
+            self._bucket_changed = True
+            self._changed = False
 
     def get(self, name: str) -> bytes | None:
         """A blob, None where there is none."""
@@ -58,26 +80,6 @@ class SymbolState:
         else:
             self._blobs.pop(name, None)
         self._changed = True
-
-
-def encode_blobs(blobs: dict[str, bytes]) -> bytes:
-    """Named blobs one after the other, each behind its name and the two lengths."""
-    parts = []
-    for name, content in blobs.items():
-        label = name.encode()
-        parts += [_LENGTHS.pack(len(label), len(content)), label, content]
-    return b"".join(parts)
-
-
-def decode_blobs(content: bytes) -> dict[str, bytes]:
-    """What `encode_blobs` was given."""
-    blobs, place = {}, 0
-    while place < len(content):
-        label, length = _LENGTHS.unpack_from(content, place)
-        begin = place + _LENGTHS.size + label
-        blobs[content[begin - label : begin].decode()] = content[begin : begin + length]
-        place = begin + length
-    return blobs
 
 
 class ChunkCache:
@@ -112,12 +114,15 @@ class ChunkCache:
 
 
 class ChunkState:
-    """One-minute chunks of a symbol: `sliding.Chunks`. With a cache, chunks before the newest must never change."""
+    """One-minute chunks of the symbol whose turn it is: `sliding.Chunks`.
+
+    With a cache, chunks before the newest must never change.
+    """
 
     def __init__(
         self, handle: StatefulProcessorHandle, state: SymbolState, name: str, cache: ChunkCache | None = None
     ) -> None:
-        self._map: MapState = handle.getMapState(name, "minute bigint", "chunk binary")
+        self._map: MapState = handle.getMapState(name, "symbol string, minute bigint", "chunk binary")
         self._state = state
         self._newest = f"newest of {name}"
         self._cache = cache
@@ -130,7 +135,7 @@ class ChunkState:
         cached = self._cache.get(self._state.identity, minute) if self._cache else None
         if cached is not None:
             return cached
-        value = self._map.getValue((minute,))
+        value = self._map.getValue((self._state.symbol, minute))
         if value is None:
             raise LookupError(f"the state holds no chunk of minute {minute}, though its index names it")
         chunk = bytes(value[0])
@@ -153,7 +158,7 @@ class ChunkState:
         if minute == self._open()[0]:
             self._state.put(self._newest, None)
             return
-        self._map.removeKey((minute,))
+        self._map.removeKey((self._state.symbol, minute))
         if self._cache:
             self._cache.forget(self._state.identity, minute)
 
@@ -162,6 +167,6 @@ class ChunkState:
         return (None, b"") if content is None else (_MINUTE.unpack_from(content)[0], content[_MINUTE.size :])
 
     def _close(self, minute: int, chunk: bytes) -> None:
-        self._map.updateValue((minute,), (chunk,))
+        self._map.updateValue((self._state.symbol, minute), (chunk,))
         if self._cache:
             self._cache.put(self._state.identity, minute, chunk)

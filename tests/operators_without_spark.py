@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
+from spark_jobs.blobs import decode_blobs
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
@@ -22,6 +23,9 @@ from spark_jobs.operators import SymbolProcessor
 from spark_jobs.packing import pack
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
+
+_BUCKETS = 3
+"""So few that symbols meet in one."""
 
 
 class Message(NamedTuple):
@@ -70,12 +74,12 @@ class _Handle:
 
 
 class Stream:
-    """One stream job: its operators, one for each symbol, and what they have published to each topic."""
+    """One stream job: its operators, one for each bucket, and what they have published to each topic."""
 
     def __init__(self, processor: type[SymbolProcessor], lateness_ms: int, topics: tuple[str, ...]) -> None:
         self._processor = processor
         self._lateness_ms = lateness_ms
-        self._operators: dict[str, SymbolProcessor] = {}
+        self._operators: dict[int, SymbolProcessor] = {}
         self.published: dict[str, list[bytes]] = {topic: [] for topic in topics}
 
     def run(self, messages: Sequence[Message]) -> None:
@@ -84,21 +88,18 @@ class Stream:
         names = ("topic", "partition", "offset", "timestamp", "value")
         kinds = (pa.string(), pa.int32(), pa.int64(), pa.timestamp("ms", "UTC"), pa.binary())
         arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
-        by_symbol: dict[str, list[Row]] = {}
-        for packed in pack([pa.RecordBatch.from_arrays(arrays, names=list(names))]):
+        for packed in pack([pa.RecordBatch.from_arrays(arrays, names=list(names))], buckets=_BUCKETS):
             for row in packed.to_pylist():
-                by_symbol.setdefault(row["symbol"], []).append(Row(**row))
-        for symbol, rows in by_symbol.items():
-            for result in self._operator(symbol).handleInputRows((symbol,), iter(rows), None):
-                for topic, results in zip(self.published, result.results, strict=False):
-                    self.published[topic] += form_messages(topic, [(symbol, results)])[1]
+                for result in self._operator(row["bucket"]).handleInputRows((row["bucket"],), iter([Row(**row)]), None):
+                    for topic, results in zip(self.published, result.results, strict=False):
+                        self.published[topic] += form_messages(topic, [*decode_blobs(results).items()])[1]
 
-    def _operator(self, symbol: str) -> SymbolProcessor:
-        if symbol not in self._operators:
+    def _operator(self, bucket: int) -> SymbolProcessor:
+        if bucket not in self._operators:
             operator = self._processor(self._lateness_ms)
             operator.init(cast(StatefulProcessorHandle, _Handle()))
-            self._operators[symbol] = operator
-        return self._operators[symbol]
+            self._operators[bucket] = operator
+        return self._operators[bucket]
 
 
 Published = dict[str, list[bytes]]

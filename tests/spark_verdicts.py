@@ -9,6 +9,7 @@ run as a process of its own, in the environment of a stream job.
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
@@ -25,7 +26,7 @@ def main(records_file: str, classified_file: str, packed_file: str) -> None:
     # So many tasks that blocks of all kinds come about; a job's own are as large as these.
     records = spark.read.parquet(records_file).repartition(4, "offset")
     _write(records.mapInArrow(classify, ROW_TYPE), classified_file)
-    _write(records.mapInArrow(pack, PACKED_TYPE), packed_file)
+    _write(records.mapInArrow(partial(pack, buckets=8), PACKED_TYPE), packed_file)
     spark.stop()
 
 

@@ -24,7 +24,7 @@ from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.acceptance import Tick, accept
 from spark_jobs.contract import TICKS_TOPIC
-from spark_jobs.packing import REJECTED, TICKS, pack, unpack_ticks
+from spark_jobs.packing import pack, unpack
 from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
 from tests.reference.fuzz import Fuzzed, fuzz
@@ -88,15 +88,13 @@ def unpacked(batches: Iterable[pa.RecordBatch]) -> tuple[Verdicts, int]:
     rejected = 0
     for batch in batches:
         for row in batch.to_pylist():
-            if row["kind"] == REJECTED:
-                rejected += row["messages"]
-                continue
-            assert row["kind"] == TICKS
-            ticks = unpack_ticks([row["payload"]])
-            assert len(ticks.offsets) == row["messages"]
-            for offset, price, timestamp in zip(ticks.offsets, ticks.prices, ticks.timestamps, strict=True):
-                assert int(offset) not in verdicts
-                verdicts[int(offset)] = (row["symbol"], int(price), int(timestamp))
+            messages = unpack([row["content"]])
+            rejected += messages.rejected
+            assert not messages.statistics
+            for symbol, ticks in messages.ticks.items():
+                for offset, price, timestamp in zip(ticks.offsets, ticks.prices, ticks.timestamps, strict=True):
+                    assert int(offset) not in verdicts
+                    verdicts[int(offset)] = (symbol, int(price), int(timestamp))
     return verdicts, rejected
 
 
@@ -132,7 +130,7 @@ def test_packed_in_blocks_of_any_size(messages: list[Fuzzed], expected: Verdicts
         for part in (records.filter(good), records.filter(pa.compute.invert(good))):
             yield from part.set_column(2, "offset", pa.compute.add(part["offset"], len(records))).to_batches()
 
-    found, rejected = unpacked(pack(blocks()))
+    found, rejected = unpacked(pack(blocks(), buckets=8))
     agree({offset: found[offset] for offset in found if offset < len(records)}, expected, messages)
     agree({offset - len(records): found[offset] for offset in found if offset >= len(records)}, expected, messages)
     assert rejected == 2 * (len(messages) - len(expected))

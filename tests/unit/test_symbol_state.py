@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
-from spark_jobs.symbol_state import ChunkCache, ChunkState, SymbolState, decode_blobs, encode_blobs
+from spark_jobs.blobs import decode_blobs, encode_blobs
+from spark_jobs.symbol_state import ChunkCache, ChunkState, SymbolState
 
 
 class Handle:
-    """Spark's state of one symbol, with its calls counted."""
+    """Spark's state of one bucket, with its calls counted."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.value: tuple[bytes] | None = None
-        self.map: dict[tuple[int], tuple[bytes]] = {}
+        self.map: dict[tuple[str, int], tuple[bytes]] = {}
 
     def getValueState(self, _name: str, _schema: str) -> Handle:
         return self
@@ -34,15 +35,15 @@ class Handle:
         self.calls["update"] += 1
         self.value = value
 
-    def getValue(self, key: tuple[int]) -> tuple[bytes] | None:
+    def getValue(self, key: tuple[str, int]) -> tuple[bytes] | None:
         self.calls["load"] += 1
         return self.map.get(key)
 
-    def updateValue(self, key: tuple[int], value: tuple[bytes]) -> None:
+    def updateValue(self, key: tuple[str, int], value: tuple[bytes]) -> None:
         self.calls["store"] += 1
         self.map[key] = value
 
-    def removeKey(self, key: tuple[int]) -> None:
+    def removeKey(self, key: tuple[str, int]) -> None:
         del self.map[key]
 
 
@@ -51,6 +52,7 @@ def states(handle: Handle, cache: ChunkCache | None = None) -> tuple[SymbolState
     spark = cast(StatefulProcessorHandle, cast(Any, handle))
     state = SymbolState(spark)
     state.load()
+    state.turn_to("BTCUSDT")
     return state, ChunkState(spark, state, "chunks", cache)
 
 
@@ -119,3 +121,25 @@ def test_another_state_never_finds_a_former_ones_chunks() -> None:
         chunks.store(2, b"newer")
         state.save()
         assert states(handle, cache)[1].load(1) == content
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["put", "chunk", "save"]), st.binary(max_size=5))))
+def test_symbols_of_a_bucket_keep_to_themselves(steps: list[tuple[str, str, bytes]]) -> None:
+    handle, cache = Handle(), ChunkCache(100)
+    state, chunks = states(handle, cache)
+    blobs, minutes = dict[str, bytes](), dict[str, list[bytes]]()
+    for symbol, step, content in steps:
+        state.turn_to(symbol)
+        if step == "put":
+            state.put("blob", content)
+            blobs[symbol] = content
+        elif step == "chunk":
+            minutes.setdefault(symbol, []).append(content)
+            chunks.store(len(minutes[symbol]), content)
+        else:
+            state.save()
+            state, chunks = states(handle, cache)
+        for each in "abc":
+            state.turn_to(each)
+            assert state.get("blob") == blobs.get(each)
+            assert [chunks.load(1 + place) for place in range(len(minutes.get(each, [])))] == minutes.get(each, [])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
+from spark_jobs.blobs import decode_blobs
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
@@ -46,7 +47,7 @@ class Sent(NamedTuple):
 
 
 class DictState:
-    """One state variable of one symbol, and how often it is used."""
+    """One state variable, and how often it is used."""
 
     def __init__(self) -> None:
         self.content: dict[Any, tuple[Any, ...]] = {}
@@ -72,7 +73,7 @@ class DictState:
 
 
 class DictHandle:
-    """One symbol's state."""
+    """A bucket's state, in which all symbols are."""
 
     def __init__(self) -> None:
         self.states: dict[str, DictState] = {}
@@ -98,24 +99,21 @@ class Job:
     def __init__(self, processor: type[SymbolProcessor], lateness: int, outputs: tuple[str, ...]) -> None:
         self._processor = processor(lateness)
         self._outputs = outputs
-        self.handles: dict[str, DictHandle] = {}
+        self.handle = DictHandle()
         self.published: dict[str, list[Record]] = {topic: [] for topic in outputs}
         self.counts = dict.fromkeys(("late", "duplicates", "rejects"), 0)
 
     def run(self, batch: Iterable[pa.RecordBatch]) -> None:
         """Take in a micro-batch."""
-        rows = [Row(**row) for packed in pack(batch) for row in packed.to_pylist()]
-        by_symbol = itertools.groupby(sorted(rows, key=lambda row: str(row.symbol)), key=lambda row: str(row.symbol))
-        for symbol, mine in by_symbol:
-            handle = self.handles.setdefault(symbol, DictHandle())
-            self._processor.init(cast(StatefulProcessorHandle, handle))
-            for result in self._processor.handleInputRows((symbol,), mine, None):
+        for row in [row for packed in pack(batch, buckets=1) for row in packed.to_pylist()]:
+            self._processor.init(cast(StatefulProcessorHandle, self.handle))
+            for result in self._processor.handleInputRows((row["bucket"],), iter([Row(**row)]), None):
                 for name in self.counts:
                     self.counts[name] += result[name]
                 # A row without results has none for any topic.
                 for topic, results in zip(self._outputs, result.results, strict=False):
                     published = self.published[topic]
-                    for value in form_messages(topic, [(symbol, results)])[1]:
+                    for symbol, value in zip(*form_messages(topic, [*decode_blobs(results).items()]), strict=True):
                         published.append(Record(0, len(published), symbol.encode(), value))
 
 
@@ -202,13 +200,13 @@ def test_a_symbol_that_falls_silent_and_comes_back(silence: int) -> None:
     back = ten_hertz(NOON + 4_200 * SECOND + silence, 600)
     for batch in batches(before, 300):
         jobs.run(batch)
-    assert all(job.handles["A"].largest <= MOST_CHUNKS for job in jobs.all)
-    used = [job.handles["A"].uses for job in jobs.all]
+    assert all(job.handle.largest <= MOST_CHUNKS for job in jobs.all)
+    used = [job.handle.uses for job in jobs.all]
     jobs.run(back)
     # What is left of the hour before is looked at and taken away minute by minute; the silence itself costs nothing.
-    assert all(job.handles["A"].uses - before <= 3 * MOST_CHUNKS for job, before in zip(jobs.all, used, strict=True))
+    assert all(job.handle.uses - before <= 3 * MOST_CHUNKS for job, before in zip(jobs.all, used, strict=True))
     jobs.run(ten_hertz(NOON + 4_200 * SECOND + silence + MINUTE, 600))
-    assert all(job.handles["A"].largest <= 3 for job in jobs.all)
+    assert all(job.handle.largest <= 3 for job in jobs.all)
     jobs.check()
 
 
