@@ -33,6 +33,8 @@ class Heartbeat:
         """By query: the last micro-batch that was done when this process began."""
         self._reported: dict[str, tuple[int, bool] | None] = {}
         """By query: which micro-batch was reported last, and whether it was carried out."""
+        self._waited: dict[int, int] = {}
+        """By micro-batch of the job's own query: milliseconds."""
         earlier = self._earlier()
         self._content: dict[str, Any] = {
             "job": job,
@@ -69,6 +71,11 @@ class Heartbeat:
                 (text,) = timestamp_texts(np.array([event_time]))
                 # RFC 3339 texts of one form sort as their times do.
                 self._content["last_event_time"] = max(self._content["last_event_time"] or "", text)
+
+    def waited(self, batch: int, milliseconds: int) -> None:
+        """Note that the job's micro-batch, when all was done, waited for so long before it ended."""
+        with self._lock:
+            self._waited[batch] = milliseconds
 
     def resume(self, query: str, batch: int, offsets: dict[str, dict[str, int]]) -> None:
         """Note where a query goes on from: its last committed micro-batch and the offsets after it."""
@@ -109,7 +116,9 @@ class Heartbeat:
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
             if query == self._content["job"] and progress["numInputRows"]:
-                self._content["last_batch_ms"] = progress["durationMs"].get("triggerExecution")
+                waited = self._waited.pop(progress["batchId"], 0)
+                self._waited = {batch: time for batch, time in self._waited.items() if batch > progress["batchId"]}
+                self._content["last_batch_ms"] = progress["durationMs"].get("triggerExecution", 0) - waited
 
     def beat(self) -> None:
         """Write the file, whole or not at all."""

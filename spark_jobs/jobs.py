@@ -27,6 +27,11 @@ class JobSpec(NamedTuple):
         return dict(zip(self.tables, self.outputs, strict=True)) if self.outputs else {}
 
     @property
+    def awaited(self) -> tuple[str, ...]:
+        """Topics read on which other streams publish results; what else is read is of use only together with these."""
+        return tuple(topic for topic in self.inputs if topic != TICKS_TOPIC)
+
+    @property
     def queries(self) -> dict[str, tuple[str, ...]]:
         """The job's queries and the topics that each reads: the computation, and the copies of topics to tables."""
         return {self.name: self.inputs} | {table: (topic,) for table, topic in self.archives.items()}

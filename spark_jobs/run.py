@@ -33,11 +33,12 @@ from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
+from spark_jobs.pacing import News
 from spark_jobs.packing import PACKED_TYPE, pack
 from spark_jobs.refusals import EXIT_CODE, Refusal
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, publish_batch
+from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, published, publishing
 from spark_jobs.stopping import StopRequest
 from spark_jobs.topics import Topic, TopicsUnknown, look
 from spark_jobs.trend import TrendProcessor
@@ -57,6 +58,8 @@ _PROCESSORS: dict[str, type[SymbolProcessor]] = {
 _BEAT_SECONDS = 1.0
 _BATCH_GRACE_SECONDS = 10.0
 _LOOK_SECONDS = 30.0
+_PACED_SECONDS = 0.1
+"""Between looks for input by Spark, where what a micro-batch waits for is news from another stream (`pacing`)."""
 _EXPLAIN_SECONDS = 5.0
 """For asking the brokers what they have, before a query starts and after it has failed."""
 
@@ -134,6 +137,7 @@ class _Job:
         """By query, with the topics that it reads."""
         self._locks: list[Any] = []
         self._table_ids: dict[str, str] = {}
+        self._news: News | None = None
 
     def run(self) -> None:
         for table in self._spec.tables:
@@ -213,12 +217,12 @@ class _Job:
         if self._spec.outputs:
             messages = self._read(self._spec.inputs, self._settings.max_offsets_per_trigger)
             processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
-            source = _results(messages, processor, self._settings.state_partitions)
+            source = publishing(_results(messages, processor, self._settings.state_partitions), self._target)
             identity: dict[str, Any] = {
                 "lateness_ms": self._settings.lateness_ms,
                 "state_partitions": self._settings.state_partitions,
             }
-            interval = self._settings.interval_seconds(self._spec.name)
+            interval = _PACED_SECONDS if self._spec.awaited else self._settings.interval_seconds(self._spec.name)
         else:
             source = self._read(self._spec.inputs, self._settings.archive_max_offsets_per_trigger)
             identity = dict(self._table_ids)
@@ -261,6 +265,9 @@ class _Job:
         if self._settings.trigger == "available_now":
             writer = writer.trigger(availableNow=True)
         else:
+            if publishes and self._spec.awaited:
+                numbers = {topic: list(found[topic].partitions) for topic in self._spec.awaited if topic in found}
+                self._news = News(numbers, self._client)
             writer = writer.trigger(processingTime=f"{round(interval_seconds * 1_000)} milliseconds")
         return writer.start()
 
@@ -301,12 +308,15 @@ class _Job:
         archive_batch(batch_rows, _query_id(batch_rows), batch, TableTarget.of(table, self._settings))
 
     def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
-        query_id = _query_id(batch_rows)
+        began = time.monotonic()
         if self._spec.outputs:
-            published = publish_batch(batch_rows, query_id, batch, self._target)
+            self._note(published(batch_rows))
         else:
-            published = prices.write_batch(batch_rows, query_id, batch, self._settings)
-        self._note(published)
+            self._note(prices.write_batch(batch_rows, _query_id(batch_rows), batch, self._settings))
+        if self._news is not None:
+            done = time.monotonic()
+            self._news.wait(began + self._settings.interval_seconds(self._spec.name), self._stopping)
+            self._heartbeat.waited(batch, round((time.monotonic() - done) * 1_000))
 
     def _next_unpublished(self, query_id: str) -> int:
         return next_unpublished(query_id, self._target, self._settings.state_partitions)

@@ -31,7 +31,8 @@ class StreamSettings(KafkaSettings):
     trigger: Literal["continuous", "available_now"] = "continuous"
     """`continuous` until it is stopped, or `available_now`: what the topics hold at the start, and then end."""
     trigger_interval_seconds: float = Field(0.5, ge=0)
-    """Least time from the start of one micro-batch to the next, on the way from ticks to z-scores."""
+    """Least time from the start of one micro-batch to the next, on the way from ticks to z-scores; where there are new
+    statistics, `zscore` does not wait for it."""
     trend_interval_seconds: float = Field(2.0, ge=0)
     """The same for the times to the next higher and lower price, of which many take 20 s to be certain."""
     archive_interval_seconds: float = Field(20.0, ge=0)

@@ -62,14 +62,19 @@ class KafkaTarget(NamedTuple):
         return f"KafkaTarget(topics={self.topics}, bootstrap={self.client.get('bootstrap.servers')})"
 
 
-def publish_batch(results: DataFrame, query_id: str, batch: int, target: KafkaTarget) -> Published:
-    """Publish the results (rows of `operators.RESULT_TYPE`) of a micro-batch, unless it has been published before.
+def publishing(results: DataFrame, target: KafkaTarget) -> DataFrame:
+    """Publish each micro-batch of results (rows of `operators.RESULT_TYPE`) that has not been published before.
 
-    The partitions must be the same whenever the micro-batch is repeated. Raises what Spark raises when a
-    task fails: then nothing is lost, the micro-batch can be repeated.
+    The stream of reports on it, a row for each partition, is for `published`. Publishing is part of the stream's own
+    plan, as a query on each micro-batch would have to be planned for each. The partitions must be the same whenever a
+    micro-batch is repeated. When a task fails, nothing is lost: the micro-batch can be repeated.
     """
-    publisher = _Publisher(query_id, batch, target)
-    rows = results.mapInArrow(publisher.publish, _REPORT_TYPE).collect()
+    return results.mapInArrow(_Publisher(target).publish, _REPORT_TYPE)
+
+
+def published(reports: DataFrame) -> Published:
+    """Carry out a micro-batch of what `publishing` made, and say what it came to."""
+    rows = reports.collect()
     return Published(
         {name: sum(row[name] for row in rows) for name in COUNTS},
         max((row["event_time"] for row in rows if row["event_time"] is not None), default=None),
@@ -103,18 +108,20 @@ def _identity(query_id: str, partition: int) -> str:
 class _Publisher:
     """The task side: plain data that Spark sends to its workers."""
 
-    def __init__(self, query_id: str, batch: int, target: KafkaTarget) -> None:
-        self._query_id = query_id
-        self._batch = batch
+    def __init__(self, target: KafkaTarget) -> None:
         self._target = target
 
     def publish(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
         assert context is not None
+        query_id = context.getLocalProperty("sql.streaming.queryId")
+        batch = context.getLocalProperty("streaming.sql.batchId")
+        assert query_id is not None
+        assert batch is not None
         # All rows are read before the first attempt: a repeated attempt must see every one of them.
-        rows = [row for batch in batches for row in batch.to_pylist()]
-        channel = _Channel.of(_identity(self._query_id, context.partitionId()), self._target)
-        counts = channel.publish(self._batch, rows)
+        rows = [row for some in batches for row in some.to_pylist()]
+        channel = _Channel.of(_identity(query_id, context.partitionId()), self._target)
+        counts = channel.publish(int(batch), rows)
         event_time = max((row["event_time"] for row in rows if row["event_time"] is not None), default=None)
         yield pa.RecordBatch.from_pylist([{**counts, "event_time": event_time}], schema=_REPORT_SCHEMA)
 

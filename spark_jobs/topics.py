@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from spark_jobs.kafka_access import RefusalListener
 
 _PAUSE_SECONDS = 0.5
+_EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _quiet = logging.getLogger("spark_jobs.topics.client")
 _quiet.addHandler(logging.NullHandler())
@@ -42,12 +43,16 @@ class TopicsUnknown(Exception):
     """The brokers have not said what they have; the message says why."""
 
 
+def quiet_admin(client: Mapping[str, Any]) -> AdminClient:
+    """For asking the brokers, with librdkafka settings; what it cannot reach it does not log by itself."""
+    return AdminClient(dict(client), logger=_quiet)
+
+
 def look(names: Iterable[str], client: Mapping[str, str], timeout_seconds: float) -> dict[str, Topic]:
     """The topics of these names that exist. `client`: librdkafka settings. Raises TopicsUnknown."""
     wanted = list(names)
     refused = RefusalListener()
-    options: dict[str, Any] = {**client, "socket.timeout.ms": 10_000, "error_cb": refused}
-    admin = AdminClient(options, logger=_quiet)
+    admin = quiet_admin({**client, "socket.timeout.ms": 10_000, "error_cb": refused})
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
@@ -73,16 +78,29 @@ def _described(admin: AdminClient, names: list[str], timeout_seconds: float) -> 
                 continue
             raise
         numbers = [partition.id for partition in description.partitions]
-        first = _offsets(admin, name, numbers, OffsetSpec.earliest(), timeout_seconds)  # type: ignore[no-untyped-call]
-        end = _offsets(admin, name, numbers, OffsetSpec.latest(), timeout_seconds)  # type: ignore[no-untyped-call]
+        first = _offsets(admin, name, numbers, _EARLIEST, timeout_seconds)
+        end = _offsets(admin, name, numbers, _LATEST, timeout_seconds)
         extents = {number: Extent(first[number], end[number]) for number in numbers}
         found[name] = Topic(str(description.topic_id), extents)
     return found
 
 
+def committed_ends(admin: AdminClient, topic: str, partitions: list[int], timeout_seconds: float) -> dict[int, int]:
+    """How far a `read_committed` consumer can read each partition of a topic.
+
+    Raises KafkaException or TimeoutError when the brokers do not say.
+    """
+    return _offsets(admin, topic, partitions, _LATEST, timeout_seconds, IsolationLevel.READ_COMMITTED)
+
+
 def _offsets(
-    admin: AdminClient, topic: str, partitions: list[int], which: OffsetSpec, timeout_seconds: float
+    admin: AdminClient,
+    topic: str,
+    partitions: list[int],
+    which: OffsetSpec,
+    timeout_seconds: float,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[int, int]:
     wanted = {TopicPartition(topic, partition): which for partition in partitions}
-    futures = admin.list_offsets(wanted, request_timeout=timeout_seconds)
+    futures = admin.list_offsets(wanted, request_timeout=timeout_seconds, isolation_level=isolation)
     return {position.partition: future.result(timeout_seconds).offset for position, future in futures.items()}

@@ -48,3 +48,18 @@ def test_a_micro_batch_between_two_looks_counts(tmp_path: Path) -> None:
     assert said(path, began_anew)["got_on"] is False
     began_anew.progress("moving", report(0), idle=True)
     assert said(path, began_anew)["got_on"] is True
+
+
+def test_the_time_of_a_micro_batch_is_without_what_it_waited_when_all_was_done(tmp_path: Path) -> None:
+    path = tmp_path / "moving.heartbeat.json"
+    heartbeat = Heartbeat(path, "moving", "continuous")
+    times = []
+    for batch, waited in ((0, 2), (1, None), (2, 4)):
+        if waited is not None:
+            heartbeat.waited(batch, waited)
+        # The next one waits already when this one's report is read.
+        heartbeat.waited(batch + 1, 1)
+        heartbeat.progress("moving", report(batch), idle=False)
+        heartbeat.beat()
+        times.append(json.loads(path.read_text())["last_batch_ms"])
+    assert times == [3, 4, 1]

@@ -1,0 +1,52 @@
+"""When a stream that completes other streams' results begins its next micro-batch: as soon as there are some.
+
+Belongs here: waiting for results on a topic. Does not belong here: the triggers of a query (`run`), where its offsets
+are (`checkpoints`).
+
+Streams in a row that all begin at multiples of one interval hand results on once an interval: what the first publishes
+half-way waits for its end. One that begins when there is something new waits for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaException
+
+from spark_jobs.stopping import StopRequest
+from spark_jobs.topics import committed_ends, quiet_admin
+
+_GLANCE_SECONDS = 0.025
+_ANSWER_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class News:
+    """Whether transactions have been committed to topics (`partitions` by name) since the last look."""
+
+    def __init__(self, partitions: Mapping[str, list[int]], client: Mapping[str, str]) -> None:
+        self._partitions = partitions
+        self._admin = quiet_admin(client)
+        self._known: dict[str, dict[int, int]] = {}
+
+    def wait(self, until: float, stopping: StopRequest) -> None:
+        """Wait for some, until a time of `time.monotonic`, or until the stream is to stop.
+
+        Without an answer from the brokers it waits as long as it may: the query itself will say what is wrong.
+        """
+        try:
+            while (ends := self._ends()) == self._known and time.monotonic() < until:
+                if stopping.wait(_GLANCE_SECONDS):
+                    return
+            self._known = ends
+        except (KafkaException, TimeoutError) as error:
+            _log.warning("waiting a whole interval, as the end of a topic is not known: %s", error)
+            stopping.wait(until - time.monotonic())
+
+    def _ends(self) -> dict[str, dict[int, int]]:
+        return {
+            topic: committed_ends(self._admin, topic, numbers, _ANSWER_SECONDS)
+            for topic, numbers in self._partitions.items()
+        }
