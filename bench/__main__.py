@@ -34,6 +34,7 @@ from bench.drain import drain
 from bench.ground import Ground
 from bench.live import live
 from bench.provide import Workshop
+from bench.recovery import recovery
 from bench.ticks import Walk, final_passages, final_statistics, random_walk
 from orchestration.local import class_data
 from orchestration.local.artifacts import ensure_tools
@@ -42,12 +43,15 @@ from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from spark_jobs.contract import PASSAGE_HORIZON_MS
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
-PARTS = ("correct", "limits", "curves", "load", "drain", "live", "symbols")
+PARTS = ("correct", "limits", "curves", "load", "recovery", "drain", "live", "symbols")
 BASE = "8"
 """The number of symbols at which all contestants are compared: the hour of the longest window then fills."""
 OTHERS = ("1", "100", "2000")
 _SEED = 1
 _LATENESS_MS = 10_000
+_SETTLE_SECONDS = 5.0
+_CATCH_UP_SECONDS = 45.0
+"""With the whole exchange, in the time that streams need to start 200,000 ticks and more have come together."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Run:
             "limits": self._limits,
             "curves": self._curves,
             "load": self._load,
+            "recovery": self._recovery,
             "drain": self._drain,
             "live": self._live,
             "symbols": self._symbols,
@@ -162,6 +167,12 @@ class Run:
             self.results["load"] = load.measure(folder, self._tools, self._extent.loaded_ticks, status.update)
         self.keep()
 
+    def _recovery(self) -> None:
+        self._say("Killing `moving` and starting it again")
+        with self._ground() as ground, self._console.status("") as status:
+            self.results["recovery"] = recovery(ground, CONTESTANTS[MOVING], _SEED, status.update)
+        self.keep()
+
     def _drain(self) -> None:
         self._drain_of(BASE, self._contestants)
 
@@ -193,12 +204,12 @@ class Run:
         extent = self._extent
         with self._ground() as ground:
             for contestant in self._contestants.values():
-                measure = partial(live, ground, contestant, extent.live_symbols, extent.live_seconds)
+                measure = partial(live, ground, contestant, extent.live_symbols, _SETTLE_SECONDS, extent.live_seconds)
                 self._one("live", contestant, measure)
             project = self._contestants.get(PROJECT)
             if extent.whole_exchange and project is not None:
                 symbols = extent.whole_exchange
-                measure = partial(live, ground, project, symbols, 2 * extent.live_seconds)
+                measure = partial(live, ground, project, symbols, _CATCH_UP_SECONDS, extent.live_seconds)
                 self._one(f"live_{symbols}", project, measure)
 
     # --- what they share ----------------------------------------------------------------------------------------------

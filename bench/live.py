@@ -28,19 +28,23 @@ from spark_jobs.jobs import TOPICS
 
 LATENESS_SECONDS = 10.0
 _FIRST_RESULT_SECONDS = 90.0
-_SETTLE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _STAMP = slice(14, 38)
 """Where the timestamp is in a message that begins as the contract's do."""
 
 
 def live(
-    ground: Ground, contestant: Contestant, symbols: int, seconds: float, tell: Callable[[str], None]
+    ground: Ground,
+    contestant: Contestant,
+    symbols: int,
+    settle_seconds: float,
+    seconds: float,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Send ten ticks a second and symbol for `seconds` once results flow. Returns the contestant's figures.
+    """Send ten ticks a second and symbol, and look on for `seconds` once results have flowed for `settle_seconds`.
 
     A delay is the time from the moment at which a tick was sent to that at which a `read_committed` consumer has its
-    result, less the lateness for which every right result has to wait.
+    result, less the lateness for which every right result has to wait. Returns the contestant's figures.
     """
     ground.renew(TOPICS)
     home = ground.new_home(contestant.name)
@@ -50,7 +54,7 @@ def live(
         running = contestant.start(ground, home)
         sender.start()
         reader.start()
-        figures = _observe(contestant, running, sender, reader, seconds, tell)
+        figures = _observe(contestant, running, sender, reader, settle_seconds, seconds, tell)
     except FAILURES as error:
         return {"failure": f"{type(error).__name__}: {error}"[:600]}
     finally:
@@ -65,6 +69,7 @@ def _observe(
     running: list[processes.Process],
     sender: _Sender,
     reader: _Reader,
+    settle_seconds: float,
     seconds: float,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def _observe(
             return {"failure": f"ended: {last_words(running)}"}
         if time.monotonic() - began > _FIRST_RESULT_SECONDS:
             return {"failure": f"no result within {_FIRST_RESULT_SECONDS:.0f} s"}
-    time.sleep(_SETTLE_SECONDS)
+    time.sleep(settle_seconds)
     reader.forget()
     cpu, sent, megabytes, then = usage.cpu_seconds(running), sender.sent, 0.0, time.monotonic()
     while (elapsed := time.monotonic() - then) < seconds:

@@ -153,6 +153,11 @@ def further(results: Results) -> list[str]:
                 f"{delay_text(figures)} s (p50 / p99 / max), {number_text(figures['cores'])} cores, "
                 f"{number_text(figures['peak_megabytes'])} MB."
             )
+    if ages := results.get("recovery"):
+        told = ", ".join(
+            f"{number_text(age['seconds'])} s after {number_text(age['hours'])} h of ticks" for age in ages
+        )
+        lines.append(f"From the start of a killed `moving` to its first new result: {told}.")
     if loaded := results.get("load"):
         lines.append(
             f"MongoDB load in catch-up: {number_text(loaded['documents_per_second'])} documents/s; bare inserts of the "

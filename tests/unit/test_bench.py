@@ -196,8 +196,10 @@ def test_what_only_this_project_is_measured_for_is_told() -> None:
     whole = {**results["contestants"][PROJECT]["live"], "symbols": 2_000, "ticks_per_second": 20_000, "kept_up": False}
     results["contestants"][USUAL] = few
     results["contestants"][PROJECT]["live_2000"] = whole
+    results["recovery"] = [{"hours": 0.5, "seconds": 5.12}, {"hours": 4.0, "seconds": 5.5}]
     results["load"] = {"rows": 1, "documents_per_second": 90_000.0, "server_documents_per_second": 180_000.0}
-    usual, live, load = table.further(results)
+    usual, live, killed, load = table.further(results)
+    assert killed.endswith("5.12 s after 0.5 h of ticks, 5.5 s after 4 h of ticks.")
     assert "3,000 times" in usual
     assert "2,000 symbols, 20,000 ticks/s: did not keep up, delay 0.50 / 1.00 / 2.00 s" in live
     assert "90,000 documents/s" in load
