@@ -30,18 +30,23 @@ class Admission(NamedTuple):
 def admit(offered: Integers, known: Integers, largest: int, lateness_ms: int) -> Admission:
     """Judge ticks in offset order.
 
-    `offered` are their timestamps; `known` the timestamps of earlier on-time ticks, at least all from
+    `offered` are their timestamps; `known` the timestamps of earlier on-time ticks, increasing, at least all from
     `largest - lateness_ms` on; `largest` the largest timestamp before them; all in milliseconds.
     A tick is late when it lies more than the lateness below the largest before it; a late one that repeats an
     identity counts as late.
     """
     reach = np.maximum.accumulate(np.concatenate((np.array([largest], dtype=np.int64), offered)))
     on_time = offered >= reach[:-1] - lateness_ms
+    # In time order, and in offset order where times are equal: the first of its kind counts, unless it is known.
+    order = np.flatnonzero(on_time)
+    order = order[np.argsort(offered[order], kind="stable")]
+    times = offered[order]
+    counts = np.ones(len(times), dtype=bool)
+    counts[1:] = times[1:] != times[:-1]
+    if len(known):
+        counts &= known[np.minimum(np.searchsorted(known, times), len(known) - 1)] != times
     fresh = np.zeros(len(offered), dtype=bool)
-    candidates = np.flatnonzero(on_time)
-    _, first = np.unique(offered[candidates], return_index=True)
-    fresh[candidates[first]] = True
-    fresh &= ~np.isin(offered, known)
+    fresh[order[counts]] = True
     on_time_count = int(on_time.sum())
     return Admission(fresh, len(offered) - on_time_count, on_time_count - int(fresh.sum()), int(reach[-1]))
 

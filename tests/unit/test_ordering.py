@@ -33,7 +33,7 @@ def test_admission_is_the_same_however_batches_are_cut(offered: list[int], cuts:
     for begin, end in itertools.pairwise(edges):
         part = np.array(offered[begin:end], dtype=np.int64)
         admission = admit(part, known, largest, lateness)
-        known = np.concatenate((known, part[admission.fresh]))
+        known = np.sort(np.concatenate((known, part[admission.fresh])))
         largest = admission.largest
         known = known[known >= largest - lateness]
         verdicts += admission.fresh.tolist()
