@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,9 @@ def sustained(seen: Sequence[Seen], warm_up_seconds: float) -> Rate | None:
     from one such moment to another there are whole batches and the time that they took. Where all is done before the
     warm-up is over, nothing is left out but the first batch.
     """
-    arrivals = [now for before, now in pairwise(seen) if now.ticks > before.ticks]
+    most = accumulate((one.ticks for one in seen), max)
+    # A count may fall for a moment, when a broker has just made its topics anew: what was seen before is no arrival.
+    arrivals = [now for before, now in zip(most, seen[1:], strict=False) if now.ticks > before]
     if len(arrivals) < 2:
         return None
     warm = [one for one in arrivals[:-1] if one.seconds >= arrivals[0].seconds + warm_up_seconds]

@@ -71,6 +71,14 @@ def test_a_rate_is_taken_between_arrivals_of_results() -> None:
     assert sustained(seen[:4], 0) is None
 
 
+def test_a_count_that_falls_and_rises_again_is_no_arrival_of_results() -> None:
+    seen = [Seen(0.0, 0), Seen(1.0, 5), Seen(2.0, 0), Seen(3.0, 5)]
+    assert sustained(seen, 0.0) is None
+    rate = sustained([*seen, Seen(5.0, 25)], 0.0)
+    assert rate is not None
+    assert (rate.ticks, rate.seconds) == (20, 4.0)
+
+
 def test_delays_in_a_few_numbers() -> None:
     assert summary([]) == {"results": 0}
     told = summary([1.0] * 98 + [2.0, 5.0])
