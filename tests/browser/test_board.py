@@ -179,8 +179,18 @@ def open_board(browser: Chrome, board: Board, query: str = "") -> None:
     until(browser, lambda: all(drawn(browser, chart) for chart in ("price", "scores", "waits")), "no charts")
 
 
+def texts(browser: Chrome, selector: str) -> list[str]:
+    """What elements say at one moment: read one by one, some may have been replaced meanwhile."""
+    read = """
+        return [...document.querySelectorAll(arguments[0])]
+            .map(element => (element.innerText ?? element.textContent).trim());
+    """
+    return list(browser.execute_script(read, selector))
+
+
 def text(browser: Chrome, identifier: str) -> str:
-    return browser.find_element(By.ID, identifier).text
+    (found,) = texts(browser, f"#{identifier}")
+    return found
 
 
 def pick(browser: Chrome, picker: str, label: str) -> None:
@@ -227,7 +237,7 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
 
 def shown_numbers(browser: Chrome) -> tuple[str, list[float]]:
     """The tick that the numbers are said to be of, and price, average, deviation and z-score."""
-    tick, *numbers = (part.text for part in browser.find_elements(By.CSS_SELECTOR, "#numbers dd"))
+    tick, *numbers = texts(browser, "#numbers dd")
     return tick, [float(number.replace(",", "").replace("−", "-")) for number in numbers]
 
 
@@ -250,8 +260,7 @@ def test_the_numbers_shown_belong_together_while_one_table_lags(browser: Chrome,
 
 def test_both_halves_of_the_waits_are_labelled_alike(browser: Chrome, board: Board) -> None:
     open_board(browser, board)
-    labels = browser.find_elements(By.CSS_SELECTOR, "#waits .ytick text, #waits .y2tick text")
-    assert [label.text for label in labels] == ["0 s", "10 s", "20 s", "10 s", "20 s"]
+    assert texts(browser, "#waits .ytick text, #waits .y2tick text") == ["0 s", "10 s", "20 s", "10 s", "20 s"]
 
 
 def test_another_symbol_window_and_stretch(browser: Chrome, board: Board) -> None:
@@ -341,7 +350,7 @@ def test_stale_and_missing_prices_are_said(browser: Chrome, board: Board) -> Non
     finally:
         browser.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 1})
     until(browser, lambda: "Nothing yet" in text(browser, "freshness"), "not said to be missing")
-    charts = browser.find_element(By.TAG_NAME, "main").text
+    (charts,) = texts(browser, "main")
     assert "No prices of DOGEUSDT" in charts
     assert "No z-scores of DOGEUSDT" in charts
 
