@@ -48,7 +48,6 @@ BASE = "8"
 """The number of symbols at which all contestants are compared: the hour of the longest window then fills."""
 OTHERS = ("1", "100", "2000")
 _SEED = 1
-_LATENESS_MS = 10_000
 _SETTLE_SECONDS = 5.0
 _CATCH_UP_SECONDS = 45.0
 """With the whole exchange, in the time that streams need to start 200,000 ticks and more have come together."""
@@ -193,8 +192,8 @@ class Run:
         return drain(
             ground,
             one,
-            final_statistics(walk, _LATENESS_MS),
-            final_passages(walk, _LATENESS_MS, PASSAGE_HORIZON_MS),
+            final_statistics(walk, limits.LATENESS_MS),
+            final_passages(walk, limits.LATENESS_MS, PASSAGE_HORIZON_MS),
             self._extent.box_seconds,
             self._extent.warm_up_seconds,
             tell,

@@ -13,6 +13,7 @@ import psutil
 
 from bench.contestants import Contestant
 from bench.ground import Ground, stop_all
+from bench.limits import LATENESS_MS
 from bench.rates import rounded
 from bench.ticks import STEP_MS, Walk, final_statistics, random_walk
 from orchestration import processes
@@ -23,7 +24,6 @@ HOURS = (0.5, 4.0)
 _SYMBOLS = 8
 _FURTHER_STEPS = 300
 """Half a minute: more than the lateness, so some of it is final."""
-_LATENESS_MS = 10_000
 _LOOK_SECONDS = 0.05
 _LONGEST_SECONDS = 240.0
 Tell = Callable[[str], None]
@@ -43,7 +43,7 @@ def _seconds(ground: Ground, contestant: Contestant, seed: int, hours: float, te
     home = ground.new_home(contestant.name)
     try:
         running = contestant.start(ground, home)
-        _until(ground, contestant, final_statistics(first, _LATENESS_MS), running, tell)
+        _until(ground, contestant, final_statistics(first, LATENESS_MS), running, tell)
         # The commit of the last micro-batch is written after its results can be read.
         time.sleep(2.0)
         for process in running:

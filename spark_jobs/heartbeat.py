@@ -116,7 +116,7 @@ class Heartbeat:
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
             if query == self._content["job"] and progress["numInputRows"]:
-                waited = self._waited.pop(progress["batchId"], 0)
+                waited = self._waited.get(progress["batchId"], 0)
                 self._waited = {batch: time for batch, time in self._waited.items() if batch > progress["batchId"]}
                 self._content["last_batch_ms"] = progress["durationMs"].get("triggerExecution", 0) - waited
 
