@@ -36,7 +36,8 @@ app = typer.Typer(
     "[bold]tickhouse sql[/bold] asks the tables. Every option can also be set as TICKHOUSE_… in the environment.",
 )
 _ENDLESS = 100_000
-# Into a file or a pipe nothing is cut off or broken, however long; who wants it narrow says so, as COLUMNS.
+# Into a file or a pipe nothing is cut off, however long; who wants tables narrow says so, as COLUMNS. Sentences are not
+# broken even then: paths and commands in them are there to be found and copied.
 _out, _errors = (
     Console(stderr=stream is sys.stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else _ENDLESS)
     for stream in (sys.stdout, sys.stderr)
@@ -73,7 +74,7 @@ def _settings(**overrides: Any) -> OrchestrationSettings:
 
 
 def _failure(sentence: str, code: int = 1) -> typer.Exit:
-    _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}")
+    _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}", soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -127,7 +128,7 @@ def up(
     with _out.status("Checking this machine") as spinner:
         problems = find_problems(settings, os.environ, ui=ui)
         for problem in problems:
-            _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
+            _errors.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
         if problems:
             raise typer.Exit(1)
 
@@ -192,7 +193,8 @@ def down(home: Home = None) -> None:
             was_running = stack.request_down(settings.home)
     except (stack.StackError, AlreadyRunning, ProcessError) as error:
         raise _failure(f"{error}") from error
-    _out.print("Everything is stopped." if was_running else f"Nothing runs with the home {settings.home}.")
+    nothing = f"Nothing runs with the home {escape(str(settings.home))}."
+    _out.print("Everything is stopped." if was_running else nothing, soft_wrap=True)
 
 
 @app.command()
@@ -275,7 +277,7 @@ def doctor(
         return
     problems = find_problems(settings, os.environ, ui=ui)
     for problem in problems:
-        _errors.print(f"[bold red]✗[/bold red] {escape(problem)}")
+        _errors.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
     if problems:
         raise typer.Exit(1)
     java = find_java(os.environ)

@@ -28,6 +28,9 @@ from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+# How wide whoever starts the tests wants to read is nothing that commands under test should go by.
+os.environ.pop("COLUMNS", None)
+
 READY_SECONDS = 60.0
 GUARDIAN = """
 import sys
