@@ -150,11 +150,17 @@ class _Channel:
             }
         )
         self._producer: Producer | None = None
+        self._last_batch = _NO_MARKER
         self._next_batch = _NO_MARKER
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def publish(self, batch: int, rows: list[dict[str, Any]]) -> dict[str, int]:
         """Publish rows once; returns the cumulative counts after them."""
+        if batch != self._last_batch + 1:
+            # The one before it was another worker's, which has fenced this session: to find out in a transaction that
+            # fails costs a second, and a new session some milliseconds.
+            self._producer = None
+        self._last_batch = batch
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if self._producer is None:
