@@ -9,17 +9,21 @@ to be under way keeps the sensors from requesting another one: streams would sta
 
 from __future__ import annotations
 
+import multiprocessing
 import runpy
 import sys
+from typing import Any
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._grpc.server import DagsterApiServer
 
 from orchestration.local.ports import LOOPBACK
 from orchestration.watch import Memory
 
 _SUPERVISOR = "supervisor"
+_DEFINITIONS = "orchestration.definitions"
 
 
 def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
@@ -47,14 +51,31 @@ def forget_attempts(instance: dg.DagsterInstance) -> None:
         instance.update_instigator_state(state.with_data(data._replace(cursor=memory.to_cursor())))
 
 
+def fork_runs() -> None:
+    """Let runs be forks of one process that has imported the definitions.
+
+    Dagster starts an interpreter for each and imports all anew, which takes longer than most runs of a running stack.
+    """
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([_DEFINITIONS])
+    begin = DagsterApiServer.__init__
+
+    def begin_with_forks(server: Any, *arguments: Any, **named: Any) -> None:
+        begin(server, *arguments, **named)
+        server._mp_ctx = forks
+
+    DagsterApiServer.__init__ = begin_with_forks  # type: ignore[assignment, method-assign]
+
+
 def main() -> None:
     """Serve until SIGTERM."""
+    fork_runs()
     port = sys.argv[1]
     with dg.DagsterInstance.get() as instance:
         end_orphaned_runs(instance)
         forget_attempts(instance)
         folder = instance.root_directory
-    sys.argv = ["dagster", "api", "grpc", "--module-name", "orchestration.definitions", "--working-directory", folder]
+    sys.argv = ["dagster", "api", "grpc", "--module-name", _DEFINITIONS, "--working-directory", folder]
     sys.argv += ["--host", LOOPBACK, "--port", port]
     runpy.run_module("dagster", run_name="__main__")
 

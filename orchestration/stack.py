@@ -1,7 +1,8 @@
 """The whole stack on this machine: brought up, kept up, taken down.
 
 Belongs here: the order of things. Does not belong here: what the services are (`services`), keeping them running
-(`keeper`), the streams themselves (Dagster's supervisor sensor launches and keeps them), or the command line (`cli`).
+(`keeper`), what a stream is (`streams`) and keeping it running (Dagster's supervisor sensor), or the command line
+(`cli`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from orchestration.local.ports import answers
 from orchestration.services import Service
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.status import Status, collect
-from orchestration.streams import STOP_SECONDS
+from orchestration.streams import STOP_SECONDS, StreamError, Streams
 from producer.answers import Refusal, read_answer
 from producer.exchange import PriceClient
 from spark_jobs.jobs import JOBS, TOPICS
@@ -42,6 +43,7 @@ from spark_jobs.stopping import StopRequest
 _READY_SECONDS = 90.0
 _DOWN_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
+_GLANCE_SECONDS = 0.25
 _PROBE_SECONDS = 5.0
 _BINANCE_URL = "https://api.binance.com"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,6 +55,9 @@ _STOP_ORDER = (
 )
 """One group after the other: Dagster first, so that nothing is launched again, and the stores last, so that everything
 can be finished. Those of a group stop side by side: each stream finishes its micro-batch, for example."""
+_FIRST_STREAMS = ("moving", "zscore")
+"""On the way to the first z-scores. A start is short of nothing but CPU, so all else waits for these to compute."""
+_HEAD_START_SECONDS = 30.0
 _KNOWN = [name for group in _STOP_ORDER for name in group]
 
 Say = Callable[[str], None]
@@ -210,29 +215,33 @@ class _Stack:
         self._keeper = Keeper(self._home, environment, self._say)
         if self._java.note:
             self._say(self._java.note)
-        self._say("Starting Kafka, MongoDB and Dagster")
-        code_server, *other_dagster = services.dagster(self._settings, self._ports)
-        self._launch(code_server)
-        self._launch(services.mongod(self._settings, self._ports))
+        self._say("Starting Kafka and MongoDB")
         self._launch(services.kafka(self._settings, self._ports, self._java))
+        self._launch(services.mongod(self._settings, self._ports))
         write_endpoints(self._home, self._endpoints(source, note, binance_url))
-        for name in JOBS:
-            processes.set_wanted(self._home, name, "running")
         kafka_broker.wait_ready(self._settings.kafka_bootstrap, self._alive("kafka"), _READY_SECONDS)
         kafka_broker.create_topics(self._settings.kafka_bootstrap, TOPICS)
-        mongo_server.wait_ready(self._settings.mongo_uri.get_secret_value(), self._alive("mongod"), _READY_SECONDS)
         needs = ["kafka"]
         if source == "simulator":
             needs.append("simulator")
             self._launch(services.simulator(self._ports))
             self._wait_for_port("simulator", self._ports.simulator)
         self._launch(services.producer(tuple(needs)))
+        self._say(f"Prices: {note or source}")
+        streams = Streams(self._settings, environment=environment)
+        self._say(f"Starting the streams, {' and '.join(_FIRST_STREAMS)} first")
+        self._begin(streams, _FIRST_STREAMS)
+        mongo_server.wait_ready(self._settings.mongo_uri.get_secret_value(), self._alive("mongod"), _READY_SECONDS)
+        self._give_head_start(streams, _FIRST_STREAMS)
+        self._begin(streams, [name for name in JOBS if name not in _FIRST_STREAMS])
+        self._say("Starting Dagster")
+        code_server, *other_dagster = services.dagster(self._settings, self._ports)
+        self._launch(code_server)
         self._wait_for_port("code-server", self._ports.code_server)
         for service in other_dagster:
             self._launch(service)
         if self._ports.board is not None:
             self._launch(services.board(self._ports.board))
-        self._say(f"Prices: {note or source}")
 
     def watch(self, ready: Callable[[Status, str], None], waiting: Callable[[str], None]) -> None:
         """Keep the services running; returns never, raises Stopped."""
@@ -286,6 +295,24 @@ class _Stack:
         if self._stop.is_set():
             raise Stopped
         self._keeper.launch(service)
+
+    def _begin(self, streams: Streams, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                streams.begin(name)
+            except StreamError as error:
+                # Wanted it is, so Dagster's supervisor goes on trying, and tells of it.
+                self._say(f"{error}")
+
+    def _give_head_start(self, streams: Streams, names: Sequence[str]) -> None:
+        """Wait until streams have done a micro-batch. What keeps one from it is for the supervisor to see to."""
+        deadline = time.monotonic() + _HEAD_START_SECONDS
+        while time.monotonic() < deadline and any(
+            view.state == "starting" or (view.state == "running" and not view.has_computed)
+            for view in map(streams.observe, names)
+        ):
+            if self._stop.wait(_GLANCE_SECONDS):
+                raise Stopped
 
     def _alive(self, name: str) -> Callable[[], bool]:
         """For waiting: whether the service lives; ends the wait when the stack is to stop."""

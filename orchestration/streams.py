@@ -44,8 +44,9 @@ def silence(_sentence: str) -> None:
 class Streams:
     """The stream jobs of one home.
 
-    `command` gives the command line of a job by its name. `say` is told what is started and stopped as it happens, and
-    may be called from several threads at once.
+    `command` gives the command line of a job by its name, and `environment` is that of their processes, but for what
+    the settings say. `say` is told what is started and stopped as it happens, and may be called from several threads at
+    once.
     """
 
     names: tuple[str, ...] = tuple(JOBS)
@@ -55,8 +56,10 @@ class Streams:
         settings: OrchestrationSettings,
         command: Callable[[str], Sequence[str]] = command_of,
         say: Callable[[str], None] = silence,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._settings = settings
+        self._given = environment
         self._home = settings.home
         self._command = command
         self._say = say
@@ -103,12 +106,7 @@ class Streams:
         One that hangs or is about to end is stopped first. Raises StreamError when it ends or is not at work in time;
         it is then left as it is: wanted, and in the supervisor's care.
         """
-        processes.set_wanted(self._home, name, "running")
-        process = processes.recorded(self._home, name)
-        if process is not None and self.observe(name).state in ("hung", "stopping"):
-            self._stop(process)
-        if process is None or not processes.alive(process):
-            self._start(name, {f"{PREFIX}TRIGGER": "continuous"})
+        self.begin(name)
         deadline = time.monotonic() + wait_seconds
         while True:
             view = self.observe(name)
@@ -120,6 +118,18 @@ class Streams:
             if time.monotonic() > deadline:
                 raise StreamError(self._told(name, f"{name} is not at work after {wait_seconds:.0f} s"))
             time.sleep(_POLL_SECONDS)
+
+    def begin(self, name: str) -> None:
+        """Want the stream, and start it unless it runs; nothing is waited for, but the end of one that hangs or stops.
+
+        Raises StreamError when it cannot be started.
+        """
+        processes.set_wanted(self._home, name, "running")
+        process = processes.recorded(self._home, name)
+        if process is not None and self.observe(name).state in ("hung", "stopping"):
+            self._stop(process)
+        if process is None or not processes.alive(process):
+            self._start(name, {f"{PREFIX}TRIGGER": "continuous"})
 
     def stop(self, name: str) -> None:
         """Stop wanting the stream and stop it; returns when it is gone."""
@@ -182,8 +192,8 @@ class Streams:
 
     def _environment(self) -> dict[str, str]:
         settings = self._settings
-        java = find_java(os.environ)
-        environment = dict(os.environ)
+        java = find_java(self._given)
+        environment = dict(self._given)
         environment |= {
             f"{PREFIX}HOME": str(settings.home),
             f"{PREFIX}KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -197,7 +207,7 @@ class Streams:
             f"{PREFIX}DRIVER_JAVA_OPTIONS", " ".join(class_data.stream_options(settings.tools, java))
         )
         # The code location may have been started in any folder; its processes must find the same code.
-        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(PROJECT_ROOT), *filter(None, [self._given.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         return environment
 

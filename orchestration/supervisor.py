@@ -188,6 +188,12 @@ class StreamView:
     life: Life | None = None
     """Of the last process; None when there never was one."""
 
+    @property
+    def has_computed(self) -> bool:
+        """Whether the running process has done a micro-batch of its computation, or found nothing to do."""
+        computation = self.heartbeat.get("queries", {}).get(self.heartbeat.get("job"), {})
+        return self.heartbeat.get("pid") == self.pid and bool(computation.get("got_on") or computation.get("idle"))
+
 
 def judge_stream(
     *,
