@@ -12,15 +12,17 @@ that of Delta's Java writer takes seconds of a small machine's time, in which th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from pyspark.sql import DataFrame
+from pyspark.sql import Row, SparkSession
 
+from spark_jobs.offset_ranges import OffsetRange, read, values
 from spark_jobs.published import table_rows
 from spark_jobs.settings import StreamSettings
 from spark_jobs.table_lock import table_lock
@@ -64,24 +66,35 @@ def create_table(target: TableTarget) -> str:
         return str(DeltaTable(target.uri).metadata().id)
 
 
-def archive_batch(messages: DataFrame, query_id: str, batch: int, target: TableTarget) -> None:
-    """Append a micro-batch of Kafka records of a topic to the table that is its copy, once."""
-    # One task writes one file: these commits are few, and small files are what readers pay for.
-    messages.coalesce(1).mapInArrow(_Archiver(query_id, batch, target).write, "done boolean").collect()
+def archive_batch(
+    spark: SparkSession, wanted: OffsetRange, client: Mapping[str, str], query_id: str, batch: int, target: TableTarget
+) -> None:
+    """Append a micro-batch, given as its offsets on a topic, to the table that is the topic's copy, once.
+
+    `client`: librdkafka settings for reaching the brokers.
+    """
+    in_one_task(spark, partial(_copy, wanted, client, query_id, batch, target), "done boolean")
 
 
-class _Archiver:
+def _copy(
+    wanted: OffsetRange, client: Mapping[str, str], query_id: str, batch: int, target: TableTarget
+) -> Iterator[pa.RecordBatch]:
     """The task side."""
+    rows = (table_rows(target.table, values(messages)) for messages in read(wanted, client))
+    append(target, rows, query_id, batch)
+    yield pa.RecordBatch.from_pydict({"done": [True]})
 
-    def __init__(self, query_id: str, batch: int, target: TableTarget) -> None:
-        self._query_id = query_id
-        self._batch = batch
-        self._target = target
 
-    def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = (table_rows(self._target.table, batch.column("value")) for batch in batches if len(batch))
-        append(self._target, rows, self._query_id, self._batch)
-        yield pa.RecordBatch.from_pydict({"done": [True]})
+def in_one_task(spark: SparkSession, write: Callable[[], Iterator[pa.RecordBatch]], report: str) -> list[Row]:
+    """Have a worker write, and return the rows of its report, which are of the type `report`.
+
+    One task writes one file of a table: these commits are few, and small files are what readers pay for.
+    """
+
+    def run(_nothing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from write()
+
+    return spark.range(0, 1, 1, 1).mapInArrow(run, report).collect()
 
 
 def append(target: TableTarget, rows: Iterator[pa.RecordBatch], query_id: str, batch: int) -> None:

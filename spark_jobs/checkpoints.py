@@ -127,6 +127,13 @@ class Checkpoint:
             self._check_state(partition, done + 1, repeatable=done == last)
         return Progress(done, offsets, None if done == last else planned)
 
+    def range_of(self, batch: int) -> tuple[Offsets, Offsets]:
+        """Where a planned micro-batch begins and ends; what is new in it has no beginning.
+
+        Raises CheckpointDamaged.
+        """
+        return self._plan(batch - 1, batch - 1) if batch else {}, self._plan(batch, batch - 1)
+
     def go_on_from(self, progress: Progress, offsets: Offsets, planned: Offsets | None, mark: str) -> None:
         """Let the next micro-batch begin at other offsets; the state and all numbers stay as they are.
 

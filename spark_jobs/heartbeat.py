@@ -115,7 +115,7 @@ class Heartbeat:
             entry["got_on"] = entry["got_on"] or done > self._began_after.get(query, -1)
             for source in progress["sources"]:
                 entry["offsets"] = {**entry["offsets"], **(source["endOffset"] or {})}
-            if query == self._content["job"] and progress["numInputRows"]:
+            if query == self._content["job"] and executed:
                 waited = self._waited.get(progress["batchId"], 0)
                 self._waited = {batch: time for batch, time in self._waited.items() if batch > progress["batchId"]}
                 self._content["last_batch_ms"] = progress["durationMs"].get("triggerExecution", 0) - waited

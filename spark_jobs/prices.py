@@ -7,17 +7,19 @@ Belongs here: how messages become rows, and writing both tables exactly once. Do
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import SparkSession
 
-from spark_jobs.archive import TableTarget, append
+from spark_jobs.archive import TableTarget, append, in_one_task
 from spark_jobs.batch_acceptance import accept_batch
 from spark_jobs.contract import Integers
+from spark_jobs.offset_ranges import OffsetRange, read, record_batch
 from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
@@ -78,20 +80,33 @@ def _decimals(prices: Integers) -> pa.Array:
     return pa.Array.from_buffers(pa.decimal128(18, 8), len(prices), [None, pa.py_buffer(words.tobytes())])
 
 
-def write_batch(messages: DataFrame, query_id: str, batch: int, settings: StreamSettings) -> Published:
-    """Append a micro-batch of Kafka records to the two tables, each once.
+def write_batch(
+    spark: SparkSession,
+    wanted: OffsetRange,
+    client: Mapping[str, str],
+    query_id: str,
+    batch: int,
+    settings: StreamSettings,
+) -> Published:
+    """Append a micro-batch, given as its offsets, to the two tables, each once.
 
-    What was counted is read from the tables, so a repeated micro-batch changes nothing.
+    `client`: librdkafka settings for reaching the brokers. What was counted is read from the tables, so a repeated
+    micro-batch changes nothing.
     """
     writer = _Writer(query_id, batch, TableTarget.of("prices", settings), TableTarget.of("rejects", settings))
-    (row,) = messages.coalesce(1).mapInArrow(writer.write, _REPORT_TYPE).collect()
+    (row,) = in_one_task(spark, partial(_write, wanted, client, writer), _REPORT_TYPE)
     kept, refused = row["kept"], row["refused"]
     counts = {"input_rows": kept + refused, "output_rows": kept, "late": 0, "duplicates": 0, "rejects": refused}
     return Published(counts, row["event_time"])
 
 
-class _Writer:
+def _write(wanted: OffsetRange, client: Mapping[str, str], writer: _Writer) -> Iterator[pa.RecordBatch]:
     """The task side."""
+    return writer.write(map(record_batch, read(wanted, client)))
+
+
+class _Writer:
+    """Of one micro-batch."""
 
     def __init__(self, query_id: str, batch: int, prices: TableTarget, rejects: TableTarget) -> None:
         self._query_id = query_id

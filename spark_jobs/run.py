@@ -32,6 +32,7 @@ from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
+from spark_jobs.offset_ranges import OffsetRange
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
 from spark_jobs.packing import PACKED_TYPE, pack
@@ -305,14 +306,24 @@ class _Job:
         )
 
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
-        archive_batch(batch_rows, _query_id(batch_rows), batch, TableTarget.of(table, self._settings))
+        target = TableTarget.of(table, self._settings)
+        spark, wanted = batch_rows.sparkSession, self._offset_range(table, batch)
+        archive_batch(spark, wanted, self._client, _query_id(batch_rows), batch, target)
+
+    def _offset_range(self, query: str, batch: int) -> OffsetRange:
+        """What a micro-batch of a query has of its one topic."""
+        checkpoint, (topic,) = self._checkpoints[query]
+        first, ends = checkpoint.range_of(batch)
+        return OffsetRange(topic, first.get(topic, {}), ends[topic])
 
     def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
         began = time.monotonic()
         if self._spec.outputs:
             self._note(published(batch_rows))
         else:
-            self._note(prices.write_batch(batch_rows, _query_id(batch_rows), batch, self._settings))
+            spark, wanted = batch_rows.sparkSession, self._offset_range(self._spec.name, batch)
+            query_id = _query_id(batch_rows)
+            self._note(prices.write_batch(spark, wanted, self._client, query_id, batch, self._settings))
         if self._news is not None:
             done = time.monotonic()
             self._news.wait(began + self._settings.interval_seconds(self._spec.name), self._stopping)
