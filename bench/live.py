@@ -156,7 +156,7 @@ class _Reader(threading.Thread):
                 "group.id": "bench-live",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 20,
+                "fetch.wait.max.ms": 100,
             }
         )
         self._places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(kafka.PARTITIONS)]

@@ -61,7 +61,7 @@ def _read_delays(settings: OrchestrationSettings, delays: list[float], stop: thr
             "isolation.level": "read_committed",
             "auto.offset.reset": "latest",
             "enable.auto.commit": False,
-            "fetch.wait.max.ms": 10,
+            "fetch.wait.max.ms": 100,
         }
     )
     consumer.subscribe([ZSCORE_TOPIC])

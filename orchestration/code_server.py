@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.sql import ScriptDirectory
 from dagster._grpc.server import DagsterApiServer
 
 from orchestration.local.ports import LOOPBACK
@@ -67,9 +68,28 @@ def fork_runs() -> None:
     DagsterApiServer.__init__ = begin_with_forks  # type: ignore[assignment, method-assign]
 
 
+def keep_revisions() -> None:
+    """Read the revisions of Dagster's storages once.
+
+    For each look of a sensor Dagster opens its storages anew, and finds out from all scripts of their history which
+    revision is the newest: most of what a look costs.
+    """
+    read = ScriptDirectory.from_config
+    known: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     fork_runs()
+    keep_revisions()
     port = sys.argv[1]
     with dg.DagsterInstance.get() as instance:
         end_orphaned_runs(instance)

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 from spark_jobs.stopping import StopRequest
 from spark_jobs.topics import committed_ends, quiet_admin
 
-_GLANCE_SECONDS = 0.025
+_GLANCE_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
