@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.sql import ScriptDirectory
+from dagster._core.storage.sql import ScriptDirectory  # type: ignore[attr-defined]
 from dagster._grpc.server import DagsterApiServer
 
 from orchestration.local.ports import LOOPBACK
