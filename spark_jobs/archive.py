@@ -91,7 +91,10 @@ def in_one_task(spark: SparkSession, write: Callable[[], Iterator[pa.RecordBatch
     One task writes one file of a table: these commits are few, and small files are what readers pay for.
     """
 
-    def run(_nothing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(nothing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # A worker that leaves something unread is not used again.
+        for _ in nothing:
+            pass
         yield from write()
 
     return spark.range(0, 1, 1, 1).mapInArrow(run, report).collect()

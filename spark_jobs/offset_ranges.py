@@ -48,6 +48,8 @@ def read(wanted: OffsetRange, client: Mapping[str, str]) -> Iterator[list[Messag
             "auto.offset.reset": "error",
             # A range may end with what is no message: the end of a transaction.
             "enable.partition.eof": "true",
+            # Fetched ahead for each partition, beside what is being written.
+            "queued.max.messages.kbytes": "16384",
             "check.crcs": "true",
         }
     )
