@@ -26,10 +26,10 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
     drawn = [_throughput(results, folder), _delay(results, folder)]
     if results.get("curves"):
         drawn += [_windows(results, folder), _symbols(results, folder)]
-    return drawn
+    return [path for path in drawn if path is not None]
 
 
-def _throughput(results: Mapping[str, Any], folder: Path) -> Path:
+def _throughput(results: Mapping[str, Any], folder: Path) -> Path | None:
     base = results["base"]
     rates = {name: rate_of(result, base) for name, result in results["contestants"].items()}
     return _bars(
@@ -40,7 +40,7 @@ def _throughput(results: Mapping[str, Any], folder: Path) -> Path:
     )
 
 
-def _delay(results: Mapping[str, Any], folder: Path) -> Path:
+def _delay(results: Mapping[str, Any], folder: Path) -> Path | None:
     delays = {
         name: result["live"]["delay"]["p99"]
         for name, result in results["contestants"].items()
@@ -51,8 +51,10 @@ def _delay(results: Mapping[str, Any], folder: Path) -> Path:
     )
 
 
-def _bars(results: Mapping[str, Any], values: Mapping[str, float], title: str, path: Path) -> Path:
-    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.5 * max(1, len(values))), layout="constrained")
+def _bars(results: Mapping[str, Any], values: Mapping[str, float], title: str, path: Path) -> Path | None:
+    if not values:
+        return None
+    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.5 * len(values)), layout="constrained")
     names = sorted(values, key=lambda name: values[name])
     colours = [_colour(name, results["contestants"][name]) for name in names]
     bars = axes.barh([CONTESTANTS[name].title for name in names], [values[name] for name in names], color=colours)

@@ -217,6 +217,13 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     drawn = plots.draw(_results(), tmp_path)
     assert [path.name for path in drawn] == ["throughput.png", "delay.png", "windows.png", "symbols.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    only_drained = _results()
+    for contestant in only_drained["contestants"].values():
+        contestant.pop("live", None)
+    assert [path.name for path in plots.draw(only_drained, tmp_path / "drained")][:2] == [
+        "throughput.png",
+        "windows.png",
+    ]
 
 
 def test_the_page_has_a_place_for_all_figures() -> None:
