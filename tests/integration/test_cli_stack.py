@@ -229,13 +229,14 @@ def test_stopped_while_it_starts(home: Path, tools: Path, number: int, after: st
 def test_stopped_in_the_middle_of_a_launch_the_next_start_launches_anew(home: Path, tools: Path) -> None:
     first: dict[str, int | None] = dict.fromkeys(STREAMS)
     log = home / "logs" / "code-server.log"
-    for start in (1, 2):
+    # What arrives has been loaded by a sensor, so by then the supervisor has looked, too.
+    for until in ("to be at work", "z-scores are arriving"):
         with up(home, tools) as process:
-            read_until(process, "to be at work", 120)
+            read_until(process, until, 180)
             for name in STREAMS:
                 wait_until(partial(_is_back, home, name, first[name]), 60, f"{name} has not been started")
             first = {name: pid_of(home, name) for name in STREAMS}
-            assert log.read_text().count("start, attempt 1 of") == start * len(STREAMS), "being stopped is no failure"
+            assert "attempt" not in log.read_text(), "being stopped is no failure, and there is nothing to start"
             process.terminate()
             output, _ = process.communicate(timeout=120)
             assert process.returncode == 0, output
