@@ -200,6 +200,14 @@ def test_moving_past_a_gap_keeps_all_but_the_offsets(used: Path) -> None:
     assert (used / "replaced/offsets-2-then").read_text() == before
 
 
+def test_what_a_planned_micro_batch_reads(used: Path) -> None:
+    assert checkpoint(used).range_of(0) == ({}, {"btc-price": {0: 10}}), "the first one has no beginning"
+    assert checkpoint(used).range_of(3) == ({"btc-price": {0: 30}}, {"btc-price": {0: 40}})
+    (used / "offsets/2").unlink()
+    with pytest.raises(CheckpointDamaged, match="offsets/2 is missing"):
+        checkpoint(used).range_of(3)
+
+
 def test_what_spark_says_of_damage_is_said_as_such(used: Path) -> None:
     assert checkpoint(used).damage_of("something else") is None
     failure = f"[CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] ... {used}/state/0/0/3.changelog: checksum"

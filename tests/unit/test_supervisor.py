@@ -293,6 +293,22 @@ def test_what_a_life_was_good_for(queries: list[dict[str, Any]], got_on: bool, a
     assert view.life == Life(NOW - 1, got_on)
 
 
+@pytest.mark.parametrize(
+    ("queries", "pid", "has_computed"),
+    [
+        pytest.param({}, 7, False, id="no query yet"),
+        pytest.param({"moving": query(), "moving_stats": query(got_on=True)}, 7, False, id="only its table got on"),
+        pytest.param({"moving": query(got_on=True), "moving_stats": query()}, 7, True, id="a micro-batch is done"),
+        pytest.param({"moving": query(idle=True)}, 7, True, id="nothing to do"),
+        pytest.param({"moving": query(got_on=True)}, 8, False, id="an earlier process"),
+    ],
+)
+def test_whether_the_running_process_has_computed(queries: dict[str, Any], pid: int, has_computed: bool) -> None:
+    heartbeat = beat("running") | {"job": "moving", "queries": queries}
+    view = judge_stream(pid=pid, alive=True, started_at=NOW - 20, heartbeat=heartbeat, now=NOW)
+    assert view.has_computed == has_computed
+
+
 def test_a_refusal_is_that_of_the_last_process_alone() -> None:
     refused = beat("failed", error="why") | {"retry": False}
     view = judge_stream(pid=7, alive=False, started_at=STARTED, heartbeat=refused, now=NOW)
