@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 from confluent_kafka import Consumer
 
+from bench.rates import summary
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
 from spark_jobs.acceptance import parse_timestamp
@@ -45,7 +46,7 @@ def main() -> int:
     usage = _watch(settings.home, options.seconds)
     stop.set()
     reader.join()
-    figures: dict[str, Any] = {"seconds": options.seconds, "delay": _summary(delays), "processes": usage}
+    figures: dict[str, Any] = {"seconds": options.seconds, "delay": summary(delays), "processes": usage}
     print(_text(figures))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
@@ -119,18 +120,6 @@ def sample(home: Path) -> dict[str, tuple[float, float]]:
                 continue
         samples[name] = (cpu, memory)
     return samples
-
-
-def _summary(delays: list[float]) -> dict[str, float]:
-    if not delays:
-        return {"messages": 0}
-    values = np.array(delays)
-    return {
-        "messages": len(values),
-        "p50": float(np.percentile(values, 50)),
-        "p99": float(np.percentile(values, 99)),
-        "max": float(values.max()),
-    }
 
 
 def _text(figures: dict[str, Any]) -> str:
