@@ -148,7 +148,7 @@ class Stack:
         """A process in which Dagster executes a run at the moment."""
         server = self.leader("code-server")
         children = server.children() if server is not None else []
-        working = [child for child in children if _is_spawned(child)]
+        working = [run for child in children if _forks_runs(child) for run in _children(child)]
         return working[0] if working else None
 
     def launch_maintenance(self) -> None:
@@ -243,11 +243,18 @@ def _session(process: psutil.Process) -> int | None:
         return None
 
 
-def _is_spawned(process: psutil.Process) -> bool:
+def _forks_runs(process: psutil.Process) -> bool:
     try:
-        return any("spawn_main" in part for part in process.cmdline())
+        return any("multiprocessing.forkserver" in part for part in process.cmdline())
     except psutil.NoSuchProcess:
         return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _send(process: psutil.Process, number: int) -> None:
