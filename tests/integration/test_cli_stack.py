@@ -236,7 +236,7 @@ def test_stopped_in_the_middle_of_a_launch_the_next_start_launches_anew(home: Pa
             for name in STREAMS:
                 wait_until(partial(_is_back, home, name, first[name]), 60, f"{name} has not been started")
             first = {name: pid_of(home, name) for name in STREAMS}
-            assert "attempt" not in log.read_text(), "being stopped is no failure, and there is nothing to start"
+            assert "start, attempt" not in log.read_text(), "being stopped is no failure, and there is nothing to start"
             process.terminate()
             output, _ = process.communicate(timeout=120)
             assert process.returncode == 0, output
