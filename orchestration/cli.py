@@ -73,8 +73,9 @@ def _settings(**overrides: Any) -> OrchestrationSettings:
         raise _failure(f"{error}") from error
 
 
-def _failure(sentence: str, code: int = 1) -> typer.Exit:
-    _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}", soft_wrap=True)
+def _failure(*sentences: str, code: int = 1) -> typer.Exit:
+    for sentence in sentences:
+        _errors.print(f"[bold red]✗[/bold red] {escape(sentence)}", soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -127,10 +128,8 @@ def up(
 
     with _out.status("Checking this machine") as spinner:
         problems = find_problems(settings, os.environ, ui=ui)
-        for problem in problems:
-            _errors.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
         if problems:
-            raise typer.Exit(1)
+            raise _failure(*problems)
 
         told = ""
 
@@ -276,10 +275,8 @@ def doctor(
         _out.print(f"[green]✓[/green] {escape(running)}", soft_wrap=True)
         return
     problems = find_problems(settings, os.environ, ui=ui)
-    for problem in problems:
-        _errors.print(f"[bold red]✗[/bold red] {escape(problem)}", soft_wrap=True)
     if problems:
-        raise typer.Exit(1)
+        raise _failure(*problems)
     java = find_java(os.environ)
     _out.print(f"[green]✓[/green] Java {java.version} at {escape(str(java.path))}", soft_wrap=True)
     if java.note:
@@ -382,7 +379,7 @@ def sql(
         raise _failure(
             "a file is csv, json or parquet, by its ending (.csv, .json, .jsonl or .parquet) or by --format; "
             "parquet needs --output FILE",
-            2,
+            code=2,
         )
     try:
         if statement is None:
@@ -460,7 +457,7 @@ def skip(
     from spark_jobs.jobs import JOBS
 
     if stream not in JOBS:
-        raise _failure(f"{stream} is no stream: it is one of {', '.join(JOBS)}", 2)
+        raise _failure(f"{stream} is no stream: it is one of {', '.join(JOBS)}", code=2)
     try:
         skips = skipping.find(settings, stream)
         if not skips:
@@ -502,7 +499,7 @@ def backfill(
     try:
         wanted = datetime.date.fromisoformat(day)
     except ValueError as error:
-        raise _failure(f"{day} is not a day such as 2025-05-08", 2) from error
+        raise _failure(f"{day} is not a day such as 2025-05-08", code=2) from error
     lateness_ms = round(settings.lateness_seconds * 1_000)
     try:
         for done in replace_day(Lakehouse(settings.lakehouse), settings.home, wanted, lateness_ms):
