@@ -1,15 +1,16 @@
 """The Kafka records of a micro-batch's offsets, read by librdkafka.
 
-Belongs here: reading a range of offsets of a topic, whole or not at all. Does not belong here: which range a
-micro-batch has (`checkpoints`) or what its messages are (`published`, `acceptance`).
+Belongs here: reading ranges of offsets of a topic, each whole or not at all. Does not belong here: which range a
+micro-batch has (`checkpoints`, `packed_source`) or what its messages are (`published`, `acceptance`).
 
-Spark plans what a micro-batch reads, and keeps it in the checkpoint. Its own reader takes record after record from the
-JVM's consumer, into rows, into Arrow and through a pipe to Python, which costs ten times as much as reading them here.
+Spark's own reader takes record after record from the JVM's consumer, into rows, into Arrow and through a pipe to
+Python, which costs ten times as much as reading them here.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 _MESSAGES = 20_000
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
 
 
@@ -35,28 +36,13 @@ class OffsetRange(NamedTuple):
 def read(wanted: OffsetRange, client: Mapping[str, str]) -> Iterator[list[Message]]:
     """All committed records of a range, some at a time; those of a partition in order.
 
-    `client`: librdkafka settings. Raises KafkaException, also when records of the range are gone, and TimeoutError when
-    nothing arrives for a minute.
+    `client`: librdkafka settings. Raises what `RangeReader.read` raises.
     """
-    consumer = Consumer(
-        {
-            **client,
-            # Required, and never used: nothing is committed.
-            "group.id": "tickhouse-ranges",
-            "enable.auto.commit": "false",
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            # A range may end with what is no message: the end of a transaction.
-            "enable.partition.eof": "true",
-            # Fetched ahead for each partition, beside what is being written.
-            "queued.max.messages.kbytes": "16384",
-            "check.crcs": "true",
-        }
-    )
+    reader = RangeReader(wanted.topic, client)
     try:
-        yield from _read(consumer, wanted)
+        yield from reader.read(wanted.first, wanted.ends)
     finally:
-        consumer.close()
+        reader.close()
 
 
 def values(messages: list[Message]) -> pa.Array:
@@ -65,11 +51,11 @@ def values(messages: list[Message]) -> pa.Array:
 
 
 def record_batch(messages: list[Message]) -> pa.RecordBatch:
-    """Records as Spark's reader gives them: topic, partition, offset, timestamp and value."""
+    """n ≥ 1 records of one topic as Spark's reader gives them: topic, partition, offset, timestamp and value."""
     milliseconds = pa.array([message.timestamp()[1] for message in messages], pa.timestamp("ms", tz="UTC"))
     return pa.RecordBatch.from_pydict(
         {
-            "topic": pa.array([message.topic() for message in messages], pa.string()),
+            "topic": pa.repeat(pa.scalar(messages[0].topic(), pa.string()), len(messages)),
             "partition": pa.array([message.partition() for message in messages], pa.int32()),
             "offset": pa.array([message.offset() for message in messages], pa.int64()),
             "timestamp": milliseconds.cast(pa.timestamp("us", tz="UTC")),
@@ -78,28 +64,99 @@ def record_batch(messages: list[Message]) -> pa.RecordBatch:
     )
 
 
-def _read(consumer: Consumer, wanted: OffsetRange) -> Iterator[list[Message]]:
-    places = {number: wanted.first.get(number, OFFSET_BEGINNING) for number in wanted.ends}
-    left = {number for number, first in places.items() if first < wanted.ends[number]}
-    consumer.assign([TopicPartition(wanted.topic, number, places[number]) for number in left])
-    heard = time.monotonic()
-    while left:
-        inside = []
-        messages = consumer.consume(_MESSAGES, _POLL_SECONDS)
-        for message in messages:
-            error = message.error()
-            number, offset = message.partition(), message.offset()
-            if number is None or offset is None or (error is not None and error.code() != KafkaError._PARTITION_EOF):
-                raise KafkaException(error)
-            if offset < wanted.ends[number]:
-                if error is None:
-                    inside.append(message)
-            elif number in left:
-                left.discard(number)
-                consumer.incremental_unassign([TopicPartition(wanted.topic, number)])
-        if messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > _SILENCE_SECONDS:
-            raise TimeoutError(f"no message of {wanted.topic} has come for {_SILENCE_SECONDS:.0f} s")
+class RangeReader:
+    """Ranges of one topic, one after the other: where one goes on from the one before, its records are fetched already.
+
+    `client`: librdkafka settings.
+    """
+
+    def __init__(self, topic: str, client: Mapping[str, str]) -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            {
+                **client,
+                # Required, and never used: nothing is committed.
+                "group.id": "tickhouse-ranges",
+                "enable.auto.commit": "false",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                # A range may end with what is no message: the end of a transaction. That there is nothing more is told
+                # with the answer to the next fetch, for which the broker waits so long.
+                "enable.partition.eof": "true",
+                "fetch.wait.max.ms": "20",
+                # Fetched ahead for each partition, beside what is being worked on.
+                "queued.max.messages.kbytes": "16384",
+                "fetch.queue.backoff.ms": "20",
+                "check.crcs": "true",
+            }
+        )
+        self._next: dict[int, int] = {}
+        """By partition: where the range that was read last ended."""
+        self._reached: dict[int, int] = {}
+        """By partition: up to where all records have come."""
+        self._ahead: dict[int, list[Message]] = {}
+        """By partition: records that have come and lie beyond the range."""
+
+    def close(self) -> None:
+        """Let go of the brokers."""
+        self._consumer.close()
+
+    def read(self, first: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[list[Message]]:
+        """All committed records of a range (see `OffsetRange`), some at a time; those of a partition in order.
+
+        Raises KafkaException, also when records of the range are gone, and TimeoutError when nothing arrives for a
+        minute; the reader is then of no more use.
+        """
+        wanted = {number: end for number, end in ends.items() if first.get(number, OFFSET_BEGINNING) < end}
+        inside: list[Message] = []
+        for number, end in wanted.items():
+            self._turn_to(number, first.get(number, OFFSET_BEGINNING), end)
+            inside += self._take_ahead(number, end)
+        heard = time.monotonic()
+        while any(self._reached[number] < end for number, end in wanted.items()):
+            some = self._poll()
+            for message in some:
+                place, offset = message.partition(), message.offset()
+                if message.error() is not None or place is None or offset is None:
+                    self._note_end(message)
+                    continue
+                self._reached[place] = offset + 1
+                (inside if offset < wanted.get(place, 0) else self._ahead[place]).append(message)
+            if some:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _SILENCE_SECONDS:
+                raise TimeoutError(f"no message of {self._topic} has come for {_SILENCE_SECONDS:.0f} s")
+            if len(inside) >= _MESSAGES:
+                yield inside
+                inside = []
         if inside:
             yield inside
+
+    def _turn_to(self, number: int, first: int, end: int) -> None:
+        """Have a partition's records come from an offset on, unless they do."""
+        if self._next.get(number) != first:
+            place = TopicPartition(self._topic, number, first)
+            if number in self._next:
+                self._consumer.incremental_unassign([place])
+            self._consumer.incremental_assign([place])
+            self._ahead[number] = []
+            self._reached[number] = max(first, 0)
+        self._next[number] = end
+
+    def _take_ahead(self, number: int, end: int) -> list[Message]:
+        ahead = self._ahead[number]
+        cut = bisect_left(ahead, end, key=lambda message: message.offset() or 0)
+        self._ahead[number], taken = ahead[cut:], ahead[:cut]
+        return taken
+
+    def _poll(self) -> list[Message]:
+        """What has come: waits for one, and takes with it what is there."""
+        message = self._consumer.poll(_POLL_SECONDS)
+        return [] if message is None else [message, *self._consumer.consume(_MESSAGES, 0)]
+
+    def _note_end(self, message: Message) -> None:
+        """Of what is no record: the end of a partition, or an error."""
+        error, number, offset = message.error(), message.partition(), message.offset()
+        if number is None or offset is None or error is None or error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        self._reached[number] = max(self._reached[number], offset)

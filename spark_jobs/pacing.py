@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-
-from confluent_kafka import KafkaException
+from collections.abc import Mapping, Sequence
 
 from spark_jobs.stopping import StopRequest
-from spark_jobs.topics import committed_ends, quiet_admin
+from spark_jobs.topics import TopicsUnknown, TopicWatch
 
 _GLANCE_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
@@ -24,11 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 class News:
-    """Whether transactions have been committed to topics (`partitions` by name) since the last look."""
+    """Whether transactions have been committed to topics since the last look. `client`: librdkafka settings."""
 
-    def __init__(self, partitions: Mapping[str, list[int]], client: Mapping[str, str]) -> None:
-        self._partitions = partitions
-        self._admin = quiet_admin(client)
+    def __init__(self, topics: Sequence[str], client: Mapping[str, str]) -> None:
+        self._topics = TopicWatch(topics, client, _ANSWER_SECONDS)
         self._known: dict[str, dict[int, int]] = {}
 
     def wait(self, until: float, stopping: StopRequest) -> None:
@@ -37,16 +34,10 @@ class News:
         Without an answer from the brokers it waits as long as it may: the query itself will say what is wrong.
         """
         try:
-            while (ends := self._ends()) == self._known and time.monotonic() < until:
+            while (ends := self._topics.committed()) == self._known and time.monotonic() < until:
                 if stopping.wait(_GLANCE_SECONDS):
                     return
             self._known = ends
-        except (KafkaException, TimeoutError) as error:
+        except TopicsUnknown as error:
             _log.warning("waiting a whole interval, as the end of a topic is not known: %s", error)
             stopping.wait(until - time.monotonic())
-
-    def _ends(self) -> dict[str, dict[int, int]]:
-        return {
-            topic: committed_ends(self._admin, topic, numbers, _ANSWER_SECONDS)
-            for topic, numbers in self._partitions.items()
-        }

@@ -35,13 +35,13 @@ from spark_jobs.moving import MovingProcessor
 from spark_jobs.offset_ranges import OffsetRange
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
-from spark_jobs.packing import PACKED_TYPE, pack
+from spark_jobs.packed_source import Reading, packed_stream
 from spark_jobs.refusals import EXIT_CODE, Refusal
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, published, publishing
 from spark_jobs.stopping import StopRequest
-from spark_jobs.topics import Topic, TopicsUnknown, look
+from spark_jobs.topics import Topic, TopicsUnknown, TopicWatch, look
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
@@ -63,6 +63,9 @@ _PACED_SECONDS = 0.1
 """Between looks for input by Spark, where what a micro-batch waits for is news from another stream (`pacing`)."""
 _EXPLAIN_SECONDS = 5.0
 """For asking the brokers what they have, before a query starts and after it has failed."""
+
+
+BatchWriter = Callable[[DataFrame, int], None]
 
 
 class QueryFailed(Exception):
@@ -133,6 +136,7 @@ class _Job:
         self._heartbeat = heartbeat
         self._stopping = stopping
         self._client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
+        self._available = settings.trigger == "available_now"
         self._target = KafkaTarget(self._spec.outputs, self._client)
         self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
         """By query, with the topics that it reads."""
@@ -143,7 +147,7 @@ class _Job:
     def run(self) -> None:
         for table in self._spec.tables:
             self._table_ids[table] = create_table(TableTarget.of(table, self._settings))
-        if self._settings.trigger == "available_now":
+        if self._available:
             self._run_available()
         else:
             self._run_continuously()
@@ -153,7 +157,7 @@ class _Job:
         # One after the other: what the compute query publishes is then there for the archive queries.
         for start in self._starts():
             query = start()
-            while query.isActive and not self._stopping.wait(_BEAT_SECONDS):
+            while query.isActive and not _done(query) and not self._stopping.wait(_BEAT_SECONDS):
                 self._beat([query])
             self._finish([query])
             if self._stopping.is_set():
@@ -210,39 +214,40 @@ class _Job:
             _log.warning("whether messages are gone is not known: %s", error)
 
     def _starts(self) -> Iterator[Callable[[], StreamingQuery]]:
-        yield self._start_compute
-        for table, topic in self._spec.archives.items():
-            yield partial(self._start_archive, table, topic)
+        if self._spec.outputs:
+            yield self._start_compute
+            for table, topic in self._spec.archives.items():
+                yield partial(self._start_copy, table, topic, partial(self._archive_batch, table), (table,))
+        else:
+            (topic,) = self._spec.inputs
+            yield partial(self._start_copy, self._spec.name, topic, self._prices_batch, self._spec.tables)
 
     def _start_compute(self) -> StreamingQuery:
-        if self._spec.outputs:
-            messages = self._read(self._spec.inputs, self._settings.max_offsets_per_trigger)
-            processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
-            source = publishing(_results(messages, processor, self._settings.state_partitions), self._target)
-            identity: dict[str, Any] = {
-                "lateness_ms": self._settings.lateness_ms,
-                "state_partitions": self._settings.state_partitions,
-            }
-            interval = _PACED_SECONDS if self._spec.awaited else self._settings.interval_seconds(self._spec.name)
-        else:
-            source = self._read(self._spec.inputs, self._settings.archive_max_offsets_per_trigger)
-            identity = dict(self._table_ids)
-            interval = self._settings.archive_interval_seconds
-        writer = source.writeStream.foreachBatch(self._write_batch)
-        return self._start(self._spec.name, self._spec.inputs, writer, interval, identity)
+        processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
+        writer = publishing(_results(self._read_packed(), processor), self._target).writeStream
+        interval = self._settings.interval_seconds(self._spec.name)
+        if self._available:
+            interval = 0.0
+        elif self._spec.awaited:
+            self._news = News(self._spec.awaited, self._client)
+            interval = _PACED_SECONDS
+        identity = {"lateness_ms": self._settings.lateness_ms, "state_partitions": self._settings.state_partitions}
+        writer = writer.foreachBatch(self._publish_batch).trigger(processingTime=_milliseconds(interval))
+        return self._start(self._spec.name, self._spec.inputs, writer, identity)
 
-    def _start_archive(self, table: str, topic: str) -> StreamingQuery:
-        messages = self._read((topic,), self._settings.archive_max_offsets_per_trigger)
-        writer = messages.writeStream.foreachBatch(partial(self._archive_batch, table))
-        identity = {table: self._table_ids[table]}
-        return self._start(table, (topic,), writer, self._settings.archive_interval_seconds, identity)
+    def _start_copy(self, name: str, topic: str, write: BatchWriter, tables: tuple[str, ...]) -> StreamingQuery:
+        writer = self._read(topic).writeStream.foreachBatch(write)
+        if self._available:
+            writer = writer.trigger(availableNow=True)
+        else:
+            writer = writer.trigger(processingTime=_milliseconds(self._settings.archive_interval_seconds))
+        return self._start(name, (topic,), writer, {table: self._table_ids[table] for table in tables})
 
     def _start(
         self,
         name: str,
         topics: tuple[str, ...],
         writer: DataStreamWriter,
-        interval_seconds: float,
         identity: dict[str, Any],
     ) -> StreamingQuery:
         uri = self._settings.checkpoint_uri(name)
@@ -262,15 +267,7 @@ class _Job:
             }
             self._heartbeat.resume(name, progress.batch, offsets)
         self._checkpoints[name] = (checkpoint, topics)
-        writer = writer.queryName(name).option("checkpointLocation", uri)
-        if self._settings.trigger == "available_now":
-            writer = writer.trigger(availableNow=True)
-        else:
-            if publishes and self._spec.awaited:
-                numbers = {topic: list(found[topic].partitions) for topic in self._spec.awaited if topic in found}
-                self._news = News(numbers, self._client)
-            writer = writer.trigger(processingTime=f"{round(interval_seconds * 1_000)} milliseconds")
-        return writer.start()
+        return writer.queryName(name).option("checkpointLocation", uri).start()
 
     def _position(
         self, query: str, checkpoint: Checkpoint, topics: tuple[str, ...], seconds: float
@@ -288,22 +285,24 @@ class _Job:
                 raise refusal(query, self._spec.name, gaps)
         return progress, found
 
-    def _read(self, topics: tuple[str, ...], largest_batch: int) -> DataFrame:
-        reader = self._spark.readStream.format("kafka").option("subscribe", ",".join(topics))
+    def _read(self, topic: str) -> DataFrame:
+        """A topic as Spark plans to read it; what is planned is read by the tasks that write it (`offset_ranges`)."""
+        reader = self._spark.readStream.format("kafka").option("subscribe", topic)
         return (
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)
             .options(**spark_security(self._settings))
             .option("kafka.isolation.level", "read_committed")
-            # With each fetch Spark asks for the ends of the partition, on the connection on which the consumer has by
-            # then asked for more messages: the answer waits until there are some, or for so long. Half a second is the
-            # default, for each partition.
-            .option("kafka.fetch.max.wait.ms", "5")
             .option("startingOffsets", "earliest")
             .option("failOnDataLoss", "true")
-            .option("maxOffsetsPerTrigger", largest_batch)
+            .option("maxOffsetsPerTrigger", self._settings.archive_max_offsets_per_trigger)
             .load()
-            .select("topic", "partition", "offset", "timestamp", "value")
         )
+
+    def _read_packed(self) -> DataFrame:
+        buckets = _BUCKETS_OF_PARTITION * self._settings.state_partitions
+        ends = TopicWatch(self._spec.inputs, self._client).committed() if self._available else None
+        reading = Reading(self._spec.inputs, self._client, self._settings.max_offsets_per_trigger, buckets, ends)
+        return packed_stream(self._spark, reading)
 
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
         target = TableTarget.of(table, self._settings)
@@ -316,14 +315,13 @@ class _Job:
         first, ends = checkpoint.range_of(batch)
         return OffsetRange(topic, first.get(topic, {}), ends[topic])
 
-    def _write_batch(self, batch_rows: DataFrame, batch: int) -> None:
+    def _prices_batch(self, batch_rows: DataFrame, batch: int) -> None:
+        spark, wanted = batch_rows.sparkSession, self._offset_range(self._spec.name, batch)
+        self._note(prices.write_batch(spark, wanted, self._client, _query_id(batch_rows), batch, self._settings))
+
+    def _publish_batch(self, batch_rows: DataFrame, batch: int) -> None:
         began = time.monotonic()
-        if self._spec.outputs:
-            self._note(published(batch_rows))
-        else:
-            spark, wanted = batch_rows.sparkSession, self._offset_range(self._spec.name, batch)
-            query_id = _query_id(batch_rows)
-            self._note(prices.write_batch(spark, wanted, self._client, query_id, batch, self._settings))
+        self._note(published(batch_rows))
         if self._news is not None:
             done = time.monotonic()
             self._news.wait(began + self._settings.interval_seconds(self._spec.name), self._stopping)
@@ -336,6 +334,16 @@ class _Job:
         self._heartbeat.results(published.counts, published.event_time)
 
 
+def _done(query: StreamingQuery) -> bool:
+    """Whether a query, when it looked last, found nothing to do. One that is to end by itself has ended."""
+    return query._jsq.lastProgress() is not None and not query.status["isDataAvailable"]
+
+
+def _milliseconds(seconds: float) -> str:
+    """As Spark reads intervals."""
+    return f"{round(seconds * 1_000)} milliseconds"
+
+
 def _query_id(batch_rows: DataFrame) -> str:
     """The id of the query whose micro-batch that is; it lives and dies with the checkpoint."""
     query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
@@ -343,10 +351,6 @@ def _query_id(batch_rows: DataFrame) -> str:
     return query_id
 
 
-def _results(messages: DataFrame, processor: SymbolProcessor, state_partitions: int) -> DataFrame:
-    """Kafka records to result rows (`operators.RESULT_TYPE`), one state per bucket of symbols."""
-    # As many tasks read as there are partitions of state: each task has its cost in a small micro-batch, and with one
-    # partition nothing needs to be shuffled at all.
-    buckets = _BUCKETS_OF_PARTITION * state_partitions
-    packed = messages.coalesce(state_partitions).mapInArrow(partial(pack, buckets=buckets), PACKED_TYPE)
+def _results(packed: DataFrame, processor: SymbolProcessor) -> DataFrame:
+    """Packed ticks to result rows (`operators.RESULT_TYPE`), one state per bucket of symbols."""
     return packed.groupBy("bucket").transformWithState(processor, RESULT_TYPE, "Append", "None")

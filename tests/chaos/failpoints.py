@@ -142,12 +142,11 @@ def _in_sinks(module: Any) -> None:
 
 
 def _in_run(module: Any) -> None:
-    def write_batch(wrapped: Callable[..., None], job: Any, arguments: Any, named: Any) -> None:
+    def publish_batch(wrapped: Callable[..., None], job: Any, arguments: Any, named: Any) -> None:
         wrapped(*arguments, **named)
-        if job._spec.outputs:
-            reach("before-commit-log", job._spec.name)
+        reach("before-commit-log", job._spec.name)
 
-    wrapt.wrap_function_wrapper(module, "_Job._write_batch", write_batch)
+    wrapt.wrap_function_wrapper(module, "_Job._publish_batch", publish_batch)
 
 
 def _in_archive(module: Any) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
+from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from orchestration.local.broker import create_topics
-from spark_jobs.offset_ranges import OffsetRange, read, record_batch, values
+from spark_jobs.offset_ranges import OffsetRange, RangeReader, read, record_batch, values
+from tests.broker_topics import transact
 
 pytestmark = pytest.mark.integration
 
@@ -22,26 +23,25 @@ def topic(broker: str) -> str:
     return name
 
 
-def transact(broker: str, topic: str, texts: list[str], *, commit: bool = True) -> None:
-    """A transaction on both partitions."""
-    producer = Producer({"bootstrap.servers": broker, "transactional.id": f"{topic}-{uuid.uuid4()}"})
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    for partition, text in itertools.product((0, 1), texts):
-        producer.produce(topic, f"{text}{partition}", partition=partition)
-    producer.flush(30)
-    producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+@pytest.fixture
+def reader(broker: str, topic: str) -> Iterator[RangeReader]:
+    found = RangeReader(topic, {"bootstrap.servers": broker})
+    yield found
+    found.close()
+
+
+def texts(parts: Iterator[list[Message]]) -> list[str]:
+    return sorted(value.decode() for messages in parts for value in values(messages).to_pylist())
 
 
 def told(broker: str, wanted: OffsetRange) -> list[str]:
-    parts = [values(messages).to_pylist() for messages in read(wanted, {"bootstrap.servers": broker})]
-    return sorted(value.decode() for part in parts for value in part)
+    return texts(read(wanted, {"bootstrap.servers": broker}))
 
 
 def test_ends_of_transactions_and_given_up_messages_are_no_records(broker: str, topic: str) -> None:
-    transact(broker, topic, ["a", "b"])  # offsets 0, 1, and 2 for the end
-    transact(broker, topic, ["x"], commit=False)  # 3, 4
-    transact(broker, topic, ["c"])  # 5, 6
+    transact(broker, topic, ["a#", "b#"])  # offsets 0, 1, and 2 for the end
+    transact(broker, topic, ["x#"], commit=False)  # 3, 4
+    transact(broker, topic, ["c#"])  # 5, 6
     assert told(broker, OffsetRange(topic, {}, {0: 7, 1: 7})) == ["a0", "a1", "b0", "b1", "c0", "c1"]
     assert told(broker, OffsetRange(topic, {0: 1, 1: 5}, {0: 5, 1: 7})) == ["b0", "c1"]
     assert told(broker, OffsetRange(topic, {0: 3}, {0: 5})) == [], "nothing but what was given up"
@@ -50,7 +50,7 @@ def test_ends_of_transactions_and_given_up_messages_are_no_records(broker: str, 
 
 
 def test_records_are_as_spark_reads_them(broker: str, topic: str) -> None:
-    transact(broker, topic, ["a"])
+    transact(broker, topic, ["a#"])
     (messages,) = read(OffsetRange(topic, {}, {1: 2}), {"bootstrap.servers": broker})
     (row,) = record_batch(messages).to_pylist()
     assert (row["topic"], row["partition"], row["offset"], row["value"]) == (topic, 1, 0, b"a1")
@@ -58,10 +58,47 @@ def test_records_are_as_spark_reads_them(broker: str, topic: str) -> None:
 
 
 def test_records_that_are_gone_are_no_end_of_it(broker: str, topic: str) -> None:
-    transact(broker, topic, ["a", "b", "c"])
+    transact(broker, topic, ["a#", "b#", "c#"])
     admin = AdminClient({"bootstrap.servers": broker})
     (removed,) = admin.delete_records([TopicPartition(topic, 0, 2)]).values()
     removed.result(30)
     with pytest.raises(KafkaException, match="_AUTO_OFFSET_RESET"):
         told(broker, OffsetRange(topic, {0: 1}, {0: 4}))
     assert told(broker, OffsetRange(topic, {}, {0: 4})) == ["c0"], "what has no beginning begins with what is there"
+
+
+def test_ranges_go_on_where_the_one_before_ended(broker: str, topic: str, reader: RangeReader) -> None:
+    transact(broker, topic, ["a#", "b#", "c#"])  # offsets 0, 1, 2, and 3 for the end
+    assert texts(reader.read({}, {0: 1, 1: 2})) == ["a0", "a1", "b1"]
+    assert texts(reader.read({0: 1, 1: 2}, {0: 2, 1: 2})) == ["b0"], "what has come already, and no more of it"
+    transact(broker, topic, ["x#"], commit=False)  # 4, 5
+    transact(broker, topic, ["d#"])  # 6, 7
+    assert texts(reader.read({0: 2, 1: 2}, {0: 4, 1: 4})) == ["c0", "c1"], "an end of a transaction is no record"
+    assert texts(reader.read({0: 4, 1: 4}, {0: 6, 1: 6})) == [], "nothing but what was given up"
+    assert texts(reader.read({0: 6, 1: 6}, {0: 8, 1: 8})) == ["d0", "d1"]
+
+
+def test_a_range_may_be_read_again_or_lie_elsewhere(broker: str, topic: str, reader: RangeReader) -> None:
+    transact(broker, topic, ["a#", "b#", "c#"])
+    assert texts(reader.read({0: 1}, {0: 2})) == ["b0"]
+    assert texts(reader.read({0: 1}, {0: 2})) == ["b0"], "as after a restart"
+    assert texts(reader.read({0: 0, 1: 2}, {0: 3, 1: 4})) == ["a0", "b0", "c0", "c1"]
+
+
+def test_what_comes_while_none_is_wanted_is_kept_for_the_next(broker: str, topic: str, reader: RangeReader) -> None:
+    transact(broker, topic, ["a#"], partitions=[0])
+    assert texts(reader.read({}, {0: 2})) == ["a0"]
+    transact(broker, topic, ["b#"], partitions=[0])
+    transact(broker, topic, ["c#"], partitions=[1])
+    assert texts(reader.read({0: 2}, {0: 2, 1: 2})) == ["c1"]
+    assert texts(reader.read({0: 2, 1: 2}, {0: 4, 1: 2})) == ["b0"]
+
+
+def test_a_partition_that_is_added_is_read_from_its_beginning(broker: str, topic: str, reader: RangeReader) -> None:
+    transact(broker, topic, ["a#"])
+    assert texts(reader.read({}, {0: 2, 1: 2})) == ["a0", "a1"]
+    admin = AdminClient({"bootstrap.servers": broker})
+    (added,) = admin.create_partitions([NewPartitions(topic, 3)]).values()
+    added.result(30)
+    transact(broker, topic, ["b#"], partitions=[2])
+    assert texts(reader.read({0: 2, 1: 2}, {0: 2, 1: 2, 2: 2})) == ["b2"]

@@ -28,7 +28,7 @@ def topic(broker: str) -> str:
 @pytest.fixture
 def news(broker: str, topic: str) -> News:
     """Whoever waits for what comes from now on."""
-    found = News({topic: [0, 1, 2, 3]}, {"bootstrap.servers": broker})
+    found = News([topic], {"bootstrap.servers": broker})
     waited(found, LONG)
     return found
 
@@ -70,6 +70,6 @@ def test_a_request_to_stop_ends_the_wait(news: News) -> None:
 
 
 def test_without_a_broker_the_whole_time_passes(caplog: pytest.LogCaptureFixture) -> None:
-    nobody = News({"topic": [0]}, {"bootstrap.servers": "127.0.0.1:1"})
+    nobody = News(["topic"], {"bootstrap.servers": "127.0.0.1:1"})
     assert waited(nobody, 6.0) >= 6.0
     assert "waiting a whole interval" in caplog.text

@@ -27,6 +27,7 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.skipping import SkipFailed
 from spark_jobs.jobs import TOPICS
 from spark_jobs.refusals import EXIT_CODE
+from tests.broker_topics import remove_topics
 from tests.reference.compare import judge_stats
 from tests.reference.forms import stats_value, topic_results
 from tests.reference.model import INPUT_TOPIC, evaluate
@@ -42,19 +43,10 @@ LOST = 40
 @pytest.fixture
 def topics(broker: str) -> Iterator[str]:
     """The broker with the project's topics, new, and none of them afterwards."""
-    remove_topics(broker)
+    remove_topics(broker, TOPICS)
     kafka.create_topics(broker, TOPICS)
     yield broker
-    remove_topics(broker)
-
-
-def remove_topics(bootstrap: str, names: tuple[str, ...] = TOPICS) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    there = [name for name in names if name in admin.list_topics(timeout=10).topics]
-    for future in admin.delete_topics(there).values() if there else ():
-        future.result(30)
-    while any(name in admin.list_topics(timeout=10).topics for name in names):
-        time.sleep(0.1)
+    remove_topics(broker, TOPICS)
 
 
 class Stream:
