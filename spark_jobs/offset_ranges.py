@@ -1,7 +1,7 @@
 """The Kafka records of a micro-batch's offsets, read by librdkafka.
 
 Belongs here: reading ranges of offsets of a topic, each whole or not at all. Does not belong here: which range a
-micro-batch has (`checkpoints`, `packed_source`) or what its messages are (`published`, `acceptance`).
+micro-batch has (`checkpoints`, `topic_reader`) or what its messages are (`published`, `acceptance`).
 
 Spark's own reader takes record after record from the JVM's consumer, into rows, into Arrow and through a pipe to
 Python, which costs ten times as much as reading them here.
@@ -38,7 +38,7 @@ def read(wanted: OffsetRange, client: Mapping[str, str]) -> Iterator[list[Messag
 
     `client`: librdkafka settings. Raises what `RangeReader.read` raises.
     """
-    reader = RangeReader(wanted.topic, client)
+    reader = RangeReader(wanted.topic, client, ahead=0)
     try:
         yield from reader.read(wanted.first, wanted.ends)
     finally:
@@ -67,11 +67,12 @@ def record_batch(messages: list[Message]) -> pa.RecordBatch:
 class RangeReader:
     """Ranges of one topic, one after the other: where one goes on from the one before, its records are fetched already.
 
-    `client`: librdkafka settings.
+    `client`: librdkafka settings; `ahead`: of how many records beyond a range a partition is let go of until the next.
     """
 
-    def __init__(self, topic: str, client: Mapping[str, str]) -> None:
+    def __init__(self, topic: str, client: Mapping[str, str], ahead: int = _MESSAGES) -> None:
         self._topic = topic
+        self._most_ahead = ahead
         self._consumer = Consumer(
             {
                 **client,
@@ -90,6 +91,7 @@ class RangeReader:
                 "check.crcs": "true",
             }
         )
+        self._assigned: set[int] = set()
         self._next: dict[int, int] = {}
         """By partition: where the range that was read last ended."""
         self._reached: dict[int, int] = {}
@@ -108,10 +110,12 @@ class RangeReader:
         minute; the reader is then of no more use.
         """
         wanted = {number: end for number, end in ends.items() if first.get(number, OFFSET_BEGINNING) < end}
+        if wanted and not self._next:
+            # Else the consumer asks where a topic's partitions are half a second after they are assigned.
+            self._consumer.list_topics(self._topic, _SILENCE_SECONDS)
         inside: list[Message] = []
         for number, end in wanted.items():
-            self._turn_to(number, first.get(number, OFFSET_BEGINNING), end)
-            inside += self._take_ahead(number, end)
+            inside += self._turn_to(number, first.get(number, OFFSET_BEGINNING), end)
         heard = time.monotonic()
         while any(self._reached[number] < end for number, end in wanted.items()):
             some = self._poll()
@@ -122,6 +126,7 @@ class RangeReader:
                     continue
                 self._reached[place] = offset + 1
                 (inside if offset < wanted.get(place, 0) else self._ahead[place]).append(message)
+            self._let_go(wanted)
             if some:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENCE_SECONDS:
@@ -132,22 +137,31 @@ class RangeReader:
         if inside:
             yield inside
 
-    def _turn_to(self, number: int, first: int, end: int) -> None:
-        """Have a partition's records come from an offset on, unless they do."""
+    def _turn_to(self, number: int, first: int, end: int) -> list[Message]:
+        """Have a partition's records come from an offset on, unless they do; returns what has come of the range."""
         if self._next.get(number) != first:
-            place = TopicPartition(self._topic, number, first)
-            if number in self._next:
-                self._consumer.incremental_unassign([place])
-            self._consumer.incremental_assign([place])
+            self._unassign(number)
             self._ahead[number] = []
-            self._reached[number] = max(first, 0)
+            self._reached[number] = first
         self._next[number] = end
-
-    def _take_ahead(self, number: int, end: int) -> list[Message]:
         ahead = self._ahead[number]
         cut = bisect_left(ahead, end, key=lambda message: message.offset() or 0)
-        self._ahead[number], taken = ahead[cut:], ahead[:cut]
-        return taken
+        self._ahead[number] = ahead[cut:]
+        if number not in self._assigned and self._reached[number] < end:
+            self._consumer.incremental_assign([TopicPartition(self._topic, number, self._reached[number])])
+            self._assigned.add(number)
+        return ahead[:cut]
+
+    def _let_go(self, wanted: Mapping[int, int]) -> None:
+        """Have no more come of partitions that are far beyond the range: it would be kept, and others come later."""
+        for number in tuple(self._assigned):
+            if self._reached[number] >= wanted.get(number, 0) and len(self._ahead[number]) >= self._most_ahead:
+                self._unassign(number)
+
+    def _unassign(self, number: int) -> None:
+        if number in self._assigned:
+            self._consumer.incremental_unassign([TopicPartition(self._topic, number)])
+            self._assigned.remove(number)
 
     def _poll(self) -> list[Message]:
         """What has come: waits for one, and takes with it what is there."""

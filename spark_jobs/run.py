@@ -35,7 +35,8 @@ from spark_jobs.moving import MovingProcessor
 from spark_jobs.offset_ranges import OffsetRange
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
-from spark_jobs.packed_source import Reading, packed_stream
+from spark_jobs.packed_source import packed_stream
+from spark_jobs.reading import Reading
 from spark_jobs.refusals import EXIT_CODE, Refusal
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
@@ -164,9 +165,14 @@ class _Job:
                 return
 
     def _run_continuously(self) -> None:
-        queries = [start() for start in self._starts()]
+        first, *copies = self._starts()
+        queries = [first()]
         self._heartbeat.update(state="running")
         while all(query.isActive for query in queries) and not self._stopping.wait(_BEAT_SECONDS):
+            # Copies would take the processor from the first results, of which they are.
+            if copies and _has_begun(queries[0]):
+                queries += [start() for start in copies]
+                copies = []
             self._beat(queries)
         self._heartbeat.update(state="stopping")
         self._beat(queries)
@@ -301,7 +307,8 @@ class _Job:
     def _read_packed(self) -> DataFrame:
         buckets = _BUCKETS_OF_PARTITION * self._settings.state_partitions
         ends = TopicWatch(self._spec.inputs, self._client).committed() if self._available else None
-        reading = Reading(self._spec.inputs, self._client, self._settings.max_offsets_per_trigger, buckets, ends)
+        largest_batch = self._settings.max_offsets_per_trigger
+        reading = Reading(self._spec.inputs, self._client, largest_batch, buckets, self._spec.awaited, ends)
         return packed_stream(self._spark, reading)
 
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
@@ -334,6 +341,11 @@ class _Job:
         self._heartbeat.results(published.counts, published.event_time)
 
 
+def _has_begun(query: StreamingQuery) -> bool:
+    """Whether a query has done a micro-batch, or has found nothing to do."""
+    return query._jsq.lastProgress() is not None or query.status["message"].startswith("Waiting")
+
+
 def _done(query: StreamingQuery) -> bool:
     """Whether a query, when it looked last, found nothing to do. One that is to end by itself has ended."""
     return query._jsq.lastProgress() is not None and not query.status["isDataAvailable"]
@@ -353,4 +365,5 @@ def _query_id(batch_rows: DataFrame) -> str:
 
 def _results(packed: DataFrame, processor: SymbolProcessor) -> DataFrame:
     """Packed ticks to result rows (`operators.RESULT_TYPE`), one state per bucket of symbols."""
-    return packed.groupBy("bucket").transformWithState(processor, RESULT_TYPE, "Append", "None")
+    # Told that all is in one partition, Spark has nothing to shuffle where the state has one, too.
+    return packed.coalesce(1).groupBy("bucket").transformWithState(processor, RESULT_TYPE, "Append", "None")

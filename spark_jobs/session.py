@@ -92,6 +92,8 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.sql.streaming.stopTimeout": "30s",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
         "spark.python.daemon.module": "spark_jobs.python_daemon",
+        # Else it is true for some kinds of tasks, each of which then has a daemon and workers of its own.
+        "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
     }
     if local:
         options |= {

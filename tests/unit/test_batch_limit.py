@@ -43,6 +43,27 @@ def test_without_anything_new_a_position_stays() -> None:
     assert next_ends({"ticks": {0: 7}}, {"ticks": {0: 7}}, 4) == {"ticks": {0: 7}}
 
 
+def test_what_waits_for_others_is_not_read_long_before_them() -> None:
+    position = {"ticks": {0: 0, 1: 0}, "statistics": {0: 0, 1: 0}}
+    none = {"ticks": {0: 6_000, 1: 2_000}, "statistics": {0: 0, 1: 0}}
+    assert next_ends(position, none, 400, ["statistics"]) == {"ticks": {0: 30, 1: 10}, "statistics": {0: 0, 1: 0}}
+    few = {"ticks": {0: 6_000, 1: 2_000}, "statistics": {0: 40, 1: 40}}
+    assert next_ends(position, few, 400, ["statistics"]) == {"ticks": {0: 75, 1: 25}, "statistics": {0: 40, 1: 40}}
+    all_of_them = {"ticks": {0: 6_000, 1: 2_000}, "statistics": {0: 6_000, 1: 2_000}}
+    assert next_ends(position, all_of_them, 400, ["statistics"]) == {
+        "ticks": {0: 150, 1: 50},
+        "statistics": {0: 150, 1: 50},
+    }
+
+
+def test_what_others_will_never_complete_is_read_all_the_same() -> None:
+    position: Offsets = {"ticks": {0: 0}, "statistics": {0: 0}}
+    ends = {"ticks": {0: 10_000}, "statistics": {0: 100}}
+    for _ in range(1_000):
+        position = next_ends(position, ends, 400, ["statistics"])
+    assert position == ends
+
+
 @given(found=extents, most=mosts)
 def test_it_goes_on_as_far_as_it_may_and_no_further(found: dict[tuple[str, int], tuple[int, int]], most: int) -> None:
     position, ends = split(found)
@@ -58,10 +79,12 @@ def test_it_goes_on_as_far_as_it_may_and_no_further(found: dict[tuple[str, int],
         assert reached == ends
 
 
-@given(found=extents, most=mosts)
-def test_none_that_has_news_is_left_out(found: dict[tuple[str, int], tuple[int, int]], most: int) -> None:
+@given(found=extents, most=mosts, awaited=st.lists(st.sampled_from(["a", "b"])))
+def test_none_that_has_news_is_left_out(
+    found: dict[tuple[str, int], tuple[int, int]], most: int, awaited: list[str]
+) -> None:
     position, ends = split(found)
-    reached = next_ends(position, ends, most)
+    reached = next_ends(position, ends, most, awaited)
     for topic, parts in ends.items():
         for number, end in parts.items():
             assert (reached[topic][number] > position[topic][number]) == (end > position[topic][number])

@@ -11,8 +11,10 @@ import pytest
 from orchestration.local.broker import create_topics
 from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.gaps import Offsets
-from spark_jobs.packed_source import CutOff, Reading, _PackedReader
 from spark_jobs.packing import unpack
+from spark_jobs.reading import Reading
+from spark_jobs.source_reader import SourceReader
+from spark_jobs.topic_reader import CutOff
 from spark_jobs.topics import TopicWatch
 from tests.broker_topics import remove_topics, transact
 
@@ -32,12 +34,12 @@ def topics(broker: str) -> Iterator[str]:
     remove_topics(broker, [TICKS_TOPIC])
 
 
-def reader(broker: str, largest_batch: int = 1_000, until: Offsets | None = None) -> _PackedReader:
+def reader(broker: str, largest_batch: int = 1_000, until: Offsets | None = None) -> SourceReader:
     """As a worker of Spark's gets it."""
     client = {"bootstrap.servers": broker, "sasl.password": SECRET}  # pragma: allowlist secret
-    made = _PackedReader(Reading((TICKS_TOPIC,), client, largest_batch, 1, until))
+    made = SourceReader(Reading((TICKS_TOPIC,), client, largest_batch, 1, until=until))
     copied = pickle.loads(pickle.dumps(made))
-    assert isinstance(copied, _PackedReader)
+    assert isinstance(copied, SourceReader)
     return copied
 
 
@@ -53,7 +55,7 @@ def ends(first: int, second: int) -> Ends:
     return {TICKS_TOPIC: {"0": first, "1": second}}
 
 
-def read(source: _PackedReader, start: Ends, end: Ends) -> dict[str, list[int]]:
+def read(source: SourceReader, start: Ends, end: Ends) -> dict[str, list[int]]:
     """The prices of each symbol in a micro-batch."""
     assert len(source.partitions(start, end)) == 1
     rows = pa.Table.from_batches(source.getCache(start, end))

@@ -1,0 +1,30 @@
+"""What a computing query is to read: plain data that Spark sends to its workers.
+
+Belongs here: that alone, importable at no cost. Does not belong here: reading (`source_reader`, `topic_reader`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from spark_jobs.gaps import Offsets
+
+
+class Reading(NamedTuple):
+    """Topics, and how they are read."""
+
+    topics: tuple[str, ...]
+    client: dict[str, str]
+    """librdkafka settings for reaching the brokers, the password among them."""
+    largest_batch: int
+    """In messages."""
+    buckets: int
+    """Into how many keys of Spark's state symbols are put."""
+    awaited: tuple[str, ...] = ()
+    """Of the topics, those whose messages complete those of the others (`jobs.JobSpec`)."""
+    until: Offsets | None = None
+    """Where to stop reading; None = never."""
+
+    def __repr__(self) -> str:
+        return f"Reading(topics={self.topics}, bootstrap={self.client.get('bootstrap.servers')})"
