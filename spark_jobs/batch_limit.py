@@ -33,11 +33,7 @@ def next_ends(
     Messages that others, of the topics `awaited`, are to complete are not read long before these are there: until then
     they would be kept, and that anew in each micro-batch.
     """
-    left = {
-        (topic, number): end - position.get(topic, {}).get(number, 0)
-        for topic, parts in ends.items()
-        for number, end in parts.items()
-    }
+    left = _left(position, ends)
     taken = left
     if awaited:
         completing = {place: count for place, count in left.items() if place[0] in awaited}
@@ -47,6 +43,19 @@ def next_ends(
     return {
         topic: {number: end - left[topic, number] + taken[topic, number] for number, end in parts.items()}
         for topic, parts in ends.items()
+    }
+
+
+def between(position: Mapping[str, Mapping[int, int]], ends: Mapping[str, Mapping[int, int]]) -> int:
+    """How many messages lie between offsets, the ends of transactions among them."""
+    return sum(_left(position, ends).values())
+
+
+def _left(position: Mapping[str, Mapping[int, int]], ends: Mapping[str, Mapping[int, int]]) -> _Left:
+    return {
+        (topic, number): end - position.get(topic, {}).get(number, 0)
+        for topic, parts in ends.items()
+        for number, end in parts.items()
     }
 
 

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from spark_jobs.batch_limit import next_ends
+from spark_jobs.batch_limit import between, next_ends
 from spark_jobs.gaps import Offsets
 from spark_jobs.offset_ranges import RangeReader, record_batch
 from spark_jobs.packing import pack
 from spark_jobs.reading import Reading
 from spark_jobs.topics import TopicWatch
 
+_MANY = 0.5
+"""The share of the largest micro-batch from which on one is read ahead: of fewer messages more will have come later."""
+
 
 class CutOff(Exception):
     """A topic ends before the offset at which a query goes on."""
+
+
+class _Ahead(NamedTuple):
+    """A micro-batch that is read before Spark asks for it."""
+
+    first: Offsets
+    ends: Offsets
+    rows: Future[list[pa.RecordBatch]]
 
 
 class TopicReader:
@@ -30,6 +43,8 @@ class TopicReader:
         self._reading = reading
         self._watch = TopicWatch(reading.topics, reading.client)
         self._ranges = {topic: RangeReader(topic, reading.client) for topic in reading.topics}
+        self._thread = ThreadPoolExecutor(1, "read-ahead")
+        self._ahead: _Ahead | None = None
         # Messages come by the ten thousand, and with them the garbage collector: it need not look at all that was
         # imported again and again.
         gc.freeze()
@@ -43,6 +58,8 @@ class TopicReader:
 
         Raises TopicsUnknown, CutOff.
         """
+        if self._ahead is not None and self._ahead.first == position:
+            return self._ahead.ends
         ends = self._watch.committed()
         for topic, parts in position.items():
             for number, offset in parts.items():
@@ -54,12 +71,29 @@ class TopicReader:
 
     def rows(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
         """All messages between offsets, as rows of `packing.PACKED_TYPE`. Raises what `RangeReader.read` raises."""
-        return pack(self._batches(first, ends), buckets=self._reading.buckets)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            wait([ahead.rows])
+        if ahead is not None and (ahead.first, ahead.ends) == (first, ends):
+            yield from ahead.rows.result()
+        else:
+            yield from self._read(first, ends)
+        self._read_ahead(ends)
 
     def close(self) -> None:
         """Let go of the brokers."""
+        self._thread.shutdown(cancel_futures=True)
         for reader in self._ranges.values():
             reader.close()
+
+    def _read_ahead(self, position: Offsets) -> None:
+        """Where messages are many, have the next micro-batch read while Spark is at work on the last one."""
+        ends = self.ends_after(position)
+        if between(position, ends) >= self._reading.largest_batch * _MANY:
+            self._ahead = _Ahead(position, ends, self._thread.submit(lambda: list(self._read(position, ends))))
+
+    def _read(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
+        return pack(self._batches(first, ends), buckets=self._reading.buckets)
 
     def _batches(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
         for topic, reader in self._ranges.items():

@@ -26,10 +26,13 @@ def transact(
     producer.commit_transaction(30) if commit else producer.abort_transaction(30)
     # The brokers note the end in each partition a moment after they have said that it is ended.
     client = {"bootstrap.servers": broker}
-    written = {number: extent.end for number, extent in look([topic], client, 30)[topic].partitions.items()}
     watch = TopicWatch((topic,), client)
-    while watch.committed()[topic] != written:
+    while watch.committed() != {topic: _written(topic, client)}:
         time.sleep(0.02)
+
+
+def _written(topic: str, client: dict[str, str]) -> dict[int, int]:
+    return {number: extent.end for number, extent in look([topic], client, 30)[topic].partitions.items()}
 
 
 def remove_topics(broker: str, names: Sequence[str]) -> None:

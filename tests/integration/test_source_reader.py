@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from orchestration.local.broker import create_topics
 from spark_jobs.contract import TICKS_TOPIC
@@ -97,6 +99,28 @@ def test_a_planned_batch_is_read_again_and_the_query_goes_on_after_it(topics: st
     assert read(source, ends(1, 1), ends(2, 1)) == {"P0": [2]}
     assert source.latestOffset() == ends(4, 4)
     assert read(source, ends(2, 1), ends(4, 4)) == {"P0": [3], "P1": [2, 3]}
+    source.stop()
+
+
+def test_what_was_read_ahead_is_given_only_where_it_is_asked_for(topics: str) -> None:
+    transact(topics, TICKS_TOPIC, ticks(1, 2, 3, 4, 5))
+    source = reader(topics, largest_batch=4)
+    assert read(source, ends(0, 0), ends(2, 2)) == {"P0": [1, 2], "P1": [1, 2]}
+    assert read(source, ends(0, 0), ends(1, 2)) == {"P0": [1], "P1": [1, 2]}
+    assert source.latestOffset() == ends(4, 4)
+    assert read(source, ends(1, 2), ends(2, 2)) == {"P0": [2]}
+    assert read(source, ends(2, 2), ends(4, 4)) == {"P0": [3, 4], "P1": [3, 4]}
+    source.stop()
+
+
+def test_records_that_are_gone_by_then_are_an_error_of_the_batch_that_has_them(topics: str) -> None:
+    transact(topics, TICKS_TOPIC, ticks(1, 2, 3, 4, 5))
+    source = reader(topics, largest_batch=4)
+    admin = AdminClient({"bootstrap.servers": topics})
+    (removed,) = admin.delete_records([TopicPartition(TICKS_TOPIC, 0, 2)]).values()
+    removed.result(30)
+    with pytest.raises(KafkaException, match="_AUTO_OFFSET_RESET"):
+        read(source, ends(1, 0), ends(3, 2))
     source.stop()
 
 
