@@ -75,7 +75,7 @@ def record_milliseconds(batch: pa.RecordBatch) -> Integers:
 
 
 def pack(batches: Iterable[pa.RecordBatch], *, buckets: int) -> Iterator[pa.RecordBatch]:
-    """For `mapInArrow`: Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`.
+    """Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`.
 
     One row for each bucket, out of some `_MOST_MESSAGES` at a time.
     """
