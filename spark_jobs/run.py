@@ -348,7 +348,7 @@ def _has_begun(query: StreamingQuery) -> bool:
 
 def _done(query: StreamingQuery) -> bool:
     """Whether a query, when it looked last, found nothing to do. One that is to end by itself has ended."""
-    return query._jsq.lastProgress() is not None and not query.status["isDataAvailable"]
+    return _has_begun(query) and not query.status["isDataAvailable"]
 
 
 def _milliseconds(seconds: float) -> str:
