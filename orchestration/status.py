@@ -26,6 +26,7 @@ from orchestration.streams import Streams
 from orchestration.supervisor import StreamView, epoch_seconds
 from spark_jobs.jobs import JOBS, TOPICS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security
+from spark_jobs.offsets import numbered
 
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
@@ -236,11 +237,7 @@ def waiting_for(
 
 def offsets_of(heartbeat: Mapping[str, Any], query: str) -> Offsets:
     """Next offsets to read of a query, by topic and partition, as its heartbeat says; empty when it does not."""
-    offsets = heartbeat.get("queries", {}).get(query, {}).get("offsets", {})
-    return {
-        topic: {int(partition): int(offset) for partition, offset in partitions.items()}
-        for topic, partitions in offsets.items()
-    }
+    return numbered(heartbeat.get("queries", {}).get(query, {}).get("offsets", {}))
 
 
 def stream_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from fractions import Fraction
 from math import ceil
 
-from spark_jobs.gaps import Offsets
+from spark_jobs.offsets import Offsets
 
 _AHEAD = Fraction(5, 4)
 """Messages of other topics to one that completes them: more than one, as some are never completed."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from spark_jobs.checkpoint_files import CheckpointFiles
-from spark_jobs.gaps import Offsets
+from spark_jobs.offsets import Offsets, named, numbered
 from spark_jobs.refusals import Refusal
 
 _IDENTITY_FILE = "tickhouse.json"
@@ -197,10 +197,7 @@ class Checkpoint:
         # The offset log: a version line, a line of metadata, then the one source's offsets.
         if len(parsed) == 2 and lines[0] == "v1" and all(isinstance(part, dict) for part in parsed):
             try:
-                return {
-                    topic: {int(partition): int(offset) for partition, offset in positions.items()}
-                    for topic, positions in parsed[1].items()
-                }
+                return numbered(parsed[1])
             except (AttributeError, ValueError, TypeError):
                 pass
         repair = None
@@ -265,8 +262,7 @@ class Checkpoint:
 
 
 def _offsets_text(offsets: Offsets) -> str:
-    named = {topic: {str(number): offset for number, offset in parts.items()} for topic, parts in offsets.items()}
-    return json.dumps(named, separators=(",", ":"))
+    return json.dumps(named(offsets), separators=(",", ":"))
 
 
 def _json(content: bytes) -> Any:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from spark_jobs.offsets import Offsets
 from spark_jobs.refusals import Refusal
 from spark_jobs.topics import Topic
 
-Offsets = dict[str, dict[int, int]]
-"""Topic to partition to next offset."""
 _SHOWN = 4
 
 

@@ -5,10 +5,9 @@ Belongs here: that alone, importable at no cost. Does not belong here: reading (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from spark_jobs.gaps import Offsets
+from spark_jobs.offsets import Offsets
 
 
 class Reading(NamedTuple):

@@ -33,6 +33,7 @@ from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.offset_ranges import OffsetRange
+from spark_jobs.offsets import named
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
 from spark_jobs.packed_source import packed_stream
@@ -268,10 +269,7 @@ class _Job:
         progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
         checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
         if progress is not None:
-            offsets = {
-                topic: {str(part): to for part, to in parts.items()} for topic, parts in progress.offsets.items()
-            }
-            self._heartbeat.resume(name, progress.batch, offsets)
+            self._heartbeat.resume(name, progress.batch, named(progress.offsets))
         self._checkpoints[name] = (checkpoint, topics)
         return writer.queryName(name).option("checkpointLocation", uri).start()
 

@@ -8,21 +8,18 @@ what reads: at a start, when nothing is as short as processor time. So it is imp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.datasource import InputPartition
 from pyspark.sql.datasource_internal import _SimpleStreamReaderWrapper
 
+from spark_jobs.offsets import NamedOffsets, Offsets, named, numbered
 from spark_jobs.reading import Reading
 
 if TYPE_CHECKING:
-    from spark_jobs.gaps import Offsets
     from spark_jobs.topic_reader import TopicReader
-
-_SparkOffsets = dict[str, dict[str, int]]
-"""The form that those of Spark's own Kafka source have."""
 
 
 class SourceReader(_SimpleStreamReaderWrapper):
@@ -43,42 +40,30 @@ class SourceReader(_SimpleStreamReaderWrapper):
 
         return TopicReader(self._reading)
 
-    def initialOffset(self) -> _SparkOffsets:
+    def initialOffset(self) -> NamedOffsets:
         """Where a new query begins. Raises TopicsUnknown."""
-        return _to_spark(self._topics.first())
+        return named(self._topics.first())
 
-    def latestOffset(self) -> _SparkOffsets:
+    def latestOffset(self) -> NamedOffsets:
         """Where the next micro-batch ends; where it begins, if there is nothing new. Raises TopicsUnknown, CutOff."""
         if self._position is None:
             # A query that has begun before is told where it was (`partitions`) before anything else.
             self._position = self._topics.first()
-        return _to_spark(self._topics.ends_after(self._position))
+        return named(self._topics.ends_after(self._position))
 
-    def partitions(self, start: _SparkOffsets, end: _SparkOffsets) -> list[InputPartition]:
+    def partitions(self, start: NamedOffsets, end: NamedOffsets) -> list[InputPartition]:
         """The one partition of a micro-batch. With `start` = `end` Spark tells where the query goes on."""
-        self._position = _from_spark(end)
+        self._position = numbered(end)
         return [InputPartition(None)]
 
-    def getCache(self, start: _SparkOffsets, end: _SparkOffsets) -> Iterator[Any]:
+    def getCache(self, start: NamedOffsets, end: NamedOffsets) -> Iterator[Any]:
         """The rows of a micro-batch. Raises what `TopicReader.rows` raises."""
-        return self._topics.rows(_from_spark(start), _from_spark(end))
+        return self._topics.rows(numbered(start), numbered(end))
 
-    def commit(self, end: _SparkOffsets) -> None:
+    def commit(self, end: NamedOffsets) -> None:
         """Nothing is kept that could be let go of."""
 
     def stop(self) -> None:
         """Called when the query ends, and by a process that had nothing to ask."""
         if "_topics" in vars(self):
             self._topics.close()
-
-
-def _to_spark(offsets: Mapping[str, Mapping[int, int]]) -> _SparkOffsets:
-    # Spark compares offsets as texts.
-    return {
-        topic: {str(number): offset for number, offset in sorted(parts.items())}
-        for topic, parts in sorted(offsets.items())
-    }
-
-
-def _from_spark(offsets: Mapping[str, Mapping[str, int]]) -> Offsets:
-    return {topic: {int(number): offset for number, offset in parts.items()} for topic, parts in offsets.items()}

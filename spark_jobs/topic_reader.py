@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from spark_jobs.batch_limit import between, next_ends
-from spark_jobs.gaps import Offsets
 from spark_jobs.offset_ranges import RangeReader, record_batch
+from spark_jobs.offsets import Offsets
 from spark_jobs.packing import pack
 from spark_jobs.reading import Reading
 from spark_jobs.topics import TopicWatch

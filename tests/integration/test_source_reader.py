@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from orchestration.local.broker import create_topics
 from spark_jobs.contract import TICKS_TOPIC
-from spark_jobs.gaps import Offsets
+from spark_jobs.offsets import Offsets
 from spark_jobs.packing import unpack
 from spark_jobs.reading import Reading
 from spark_jobs.source_reader import SourceReader

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_jobs.batch_limit import next_ends
-from spark_jobs.gaps import Offsets
+from spark_jobs.offsets import Offsets
 
 extents = st.dictionaries(
     st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3)),
