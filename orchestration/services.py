@@ -116,13 +116,15 @@ def child_environment(
         "source": settings.source if settings.source.startswith("replay:") else "binance",
         "binance_url": binance_url or "",
     }
+    # Nothing here has matrices to multiply, and to start a thread for it takes a quarter of a process' start.
+    frugal = {"OPENBLAS_NUM_THREADS": "1"}
     own = {
         "JAVA_HOME": str(java.path),
         "PYSPARK_PYTHON": sys.executable,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "PYTHONUNBUFFERED": "1",
     }
-    return {**environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    return {**frugal, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
 
 
 def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:

@@ -206,6 +206,7 @@ class Streams:
         environment.setdefault(
             f"{PREFIX}DRIVER_JAVA_OPTIONS", " ".join(class_data.stream_options(settings.tools, java))
         )
+        environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `services.child_environment`
         # The code location may have been started in any folder; its processes must find the same code.
         paths = [str(PROJECT_ROOT), *filter(None, [self._given.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -9,7 +9,7 @@ computed for them. Until then results travel as packed numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,33 @@ import pyarrow.compute as pc
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC, Floats, Integers
 
 _WORD = np.dtype("<i8")
+_MESSAGES = 20_000
 
 
 def pack_results(timestamps: Integers, *columns: Integers | Floats) -> bytes:
     """n results of a symbol as 8-byte words: `timestamps` (n,) in milliseconds, then arrays of shape (n,) or (k, n)."""
     rows = [np.atleast_2d(column) for column in (timestamps, *columns)]
     return np.concatenate([row.astype(row.dtype.newbyteorder("<")).view(_WORD) for row in rows]).tobytes()
+
+
+def portions(topic: str, results: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Symbols and their results in the same order, a moderate number at a time: what messages are formed from at once.
+
+    Messages take ten times the memory of their results, and a micro-batch may have hundreds of thousands.
+    """
+    _, rows = _FORMS[topic]
+    portion, count = [], 0
+    for symbol, packed in results:
+        words = np.frombuffer(packed, dtype=_WORD).reshape(rows, -1)
+        for begin in range(0, words.shape[1], _MESSAGES):
+            piece = words[:, begin : begin + _MESSAGES]
+            portion.append((symbol, piece.tobytes()))
+            count += piece.shape[1]
+            if count >= _MESSAGES:
+                yield portion
+                portion, count = [], 0
+    if portion:
+        yield portion
 
 
 def form_messages(topic: str, results: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:

@@ -21,6 +21,9 @@ import pyarrow.csv as pa_csv
 from spark_jobs.contract import WINDOWS, Floats, Integers
 from spark_jobs.tables import arrow_schema
 
+_TO_THE_END = 2**31 - 1
+"""Longer than any text; Arrow's slices of bytes need an end."""
+
 
 class StatisticsBlock(NamedTuple):
     """n statistics messages; averages and deviations have shape (windows, n), NaN where null."""
@@ -47,9 +50,9 @@ def read_statistics(values: pa.Array) -> StatisticsBlock:
     for position, window in enumerate(WINDOWS):
         label, average, deviation, ticks = columns[4 * position : 4 * position + 4]
         _check_label(label, "stats", position, window)
-        averages.append(_doubles(_between('"avg_price":', average, "")))
-        deviations.append(_nullable_doubles(_between('"std_price":', deviation, "")))
-        counts.append(_between('"count":', ticks, _end(position)))
+        averages.append(_doubles(_between(b'"avg_price":', average)))
+        deviations.append(_nullable_doubles(_between(b'"std_price":', deviation)))
+        counts.append(_between(b'"count":', ticks, _end(position)))
     return StatisticsBlock(symbols, times, np.stack(averages), np.stack(deviations), counts)
 
 
@@ -83,14 +86,14 @@ def _score_rows(values: pa.Array) -> Rows:
     for position, window in enumerate(WINDOWS):
         label, score = columns[2 * position : 2 * position + 2]
         _check_label(label, "z_scores", position, window)
-        scores.append(_nullable_doubles(_between('"zscore_price":', score, _end(position))))
+        scores.append(_nullable_doubles(_between(b'"zscore_price":', score, _end(position))))
     return symbols, times, window_lists({"zscore_price": _column(np.stack(scores))}, len(values))
 
 
 def _passage_rows(direction: str) -> Callable[[pa.Array], Rows]:
     def rows(values: pa.Array) -> Rows:
         times, symbols, (seconds,) = _split(values, 1)
-        return symbols, times, pa.array(_doubles(_between(f'"{direction}_window":', seconds, "}")))
+        return symbols, times, pa.array(_doubles(_between(f'"{direction}_window":'.encode(), seconds, b"}")))
 
     return rows
 
@@ -128,24 +131,24 @@ def _split(values: pa.Array, fields: int) -> tuple[pa.Array, pa.Array, list[pa.A
         read_options=pa_csv.ReadOptions(use_threads=False, block_size=end - begin + 1, column_names=names),
         parse_options=pa_csv.ParseOptions(quote_char=False, escape_char=False, ignore_empty_lines=False),
         convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
         ),
     ).combine_chunks()
     if table.num_rows != len(values):
         raise ValueError(f"{table.num_rows} messages where there should be {len(values)}")
     times, symbols, *others = [column.chunk(0) for column in table.columns]
-    moments = pc.replace_substring(_between('{"timestamp":"', times, 'Z"'), "T", " ").cast(pa.timestamp("ms"))
-    return moments, _between('"symbol":"', symbols, '"'), others
+    moments = _between(b'{"timestamp":"', times, b'Z"').cast(pa.string()).cast(pa.timestamp("ms"))
+    return moments, _between(b'"symbol":"', symbols, b'"').cast(pa.string()), others
 
 
 def _check_label(label: pa.Array, member: str, position: int, window: str) -> None:
     begin = "" if position else f'"{member}":['
-    _between(f'{begin}{{"window":"{window}"', label, "")
+    _check(f'{begin}{{"window":"{window}"'.encode(), label)
 
 
-def _end(position: int) -> str:
+def _end(position: int) -> bytes:
     """What closes the entry of a window."""
-    return "}" if position < len(WINDOWS) - 1 else "}]}"
+    return b"}" if position < len(WINDOWS) - 1 else b"}]}"
 
 
 def _doubles(texts: pa.Array) -> Floats:
@@ -154,15 +157,19 @@ def _doubles(texts: pa.Array) -> Floats:
 
 
 def _nullable_doubles(texts: pa.Array) -> Floats:
-    return _doubles(pc.if_else(pc.equal(texts, "null"), "nan", texts))
+    return _doubles(pc.if_else(pc.equal(texts, b"null"), b"nan", texts))
 
 
-def _between(prefix: str, texts: pa.Array, suffix: str) -> pa.Array:
-    """What stands between two texts. Raises ValueError where these are not there."""
+def _between(prefix: bytes, texts: pa.Array, suffix: bytes = b"") -> pa.Array:
+    """What stands between a beginning and an end. Raises ValueError where these are not there."""
+    _check(prefix, texts, suffix)
+    return pc.binary_slice(texts, len(prefix), -len(suffix) if suffix else _TO_THE_END)
+
+
+def _check(prefix: bytes, texts: pa.Array, suffix: bytes = b"") -> None:
     right = pc.starts_with(texts, prefix)
     if suffix:
         right = pc.and_(right, pc.ends_with(texts, suffix))
     if not pc.all(right).as_py():
         strange = texts.filter(pc.invert(right))[0].as_py()
-        raise ValueError(f"not of a message that was published: {strange[:200]!r}, for {prefix}…{suffix}")
-    return pc.utf8_slice_codeunits(texts, len(prefix), -len(suffix) if suffix else None)
+        raise ValueError(f"not of a message that was published: {strange[:200]!r}, for {prefix!r}…{suffix!r}")

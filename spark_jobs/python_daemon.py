@@ -10,7 +10,6 @@ after each task a worker collects garbage among all that was ever imported: what
 
 from __future__ import annotations
 
-import gc
 import zipimport
 
 import confluent_kafka
@@ -21,6 +20,7 @@ from pyspark.daemon import manager
 import spark_jobs.operators
 import spark_jobs.prices
 import spark_jobs.sinks
+from spark_jobs.garbage import look_seldom
 
 _IMPORTED_BEFORE_THE_FORK = (confluent_kafka, numpy, pandas, spark_jobs.operators, spark_jobs.prices, spark_jobs.sinks)
 
@@ -31,5 +31,5 @@ def _keep(importer: zipimport.zipimporter) -> None:
 
 if __name__ == "__main__":
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore
-    gc.freeze()
+    look_seldom()
     manager()  # type: ignore[no-untyped-call]

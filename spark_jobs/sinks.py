@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame
 
 from spark_jobs.blobs import decode_blobs
 from spark_jobs.jobs import COUNTS
-from spark_jobs.messages import form_messages
+from spark_jobs.messages import form_messages, portions
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
@@ -206,8 +206,9 @@ class _Channel:
         producer.begin_transaction()
         with_results = [row["results"] for row in rows if row["results"]]
         for position, topic in enumerate(self._target.topics):
-            results = [result for packed in with_results for result in decode_blobs(packed[position]).items()]
-            _produce(producer, topic, *form_messages(topic, results))
+            results = (result for packed in with_results for result in decode_blobs(packed[position]).items())
+            for portion in portions(topic, results):
+                _produce(producer, topic, *form_messages(topic, portion))
         marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
         group = self._group.consumer_group_metadata()
         _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([marker], group, _OFFSETS_SECONDS))
@@ -240,8 +241,6 @@ def _within(seconds: float, call: Callable[[], object]) -> None:
 
 def _produce(producer: Producer, topic: str, keys: list[str], values: list[bytes]) -> None:
     """Queue messages in their order, all or (KafkaException) none that counts: the transaction is then given up."""
-    if not values:
-        return
     messages = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
     refused = len(messages) - producer.produce_batch(topic, messages)
     if refused:

@@ -6,7 +6,6 @@ much a micro-batch has (`batch_limit`), reading a range (`offset_ranges`), what 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from spark_jobs.batch_limit import between, next_ends
+from spark_jobs.garbage import look_seldom
 from spark_jobs.offset_ranges import RangeReader, record_batch
 from spark_jobs.offsets import Offsets
 from spark_jobs.packing import pack
@@ -45,9 +45,7 @@ class TopicReader:
         self._ranges = {topic: RangeReader(topic, reading.client) for topic in reading.topics}
         self._thread = ThreadPoolExecutor(1, "read-ahead")
         self._ahead: _Ahead | None = None
-        # Messages come by the ten thousand, and with them the garbage collector: it need not look at all that was
-        # imported again and again.
-        gc.freeze()
+        look_seldom()
 
     def first(self) -> Offsets:
         """The first offsets that there are. Raises TopicsUnknown."""
