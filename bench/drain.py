@@ -19,7 +19,6 @@ from orchestration import processes
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC
 
 _LOOK_SECONDS = 0.5
-_MEMORY_SECONDS = 4.0
 _FIRST_RESULT_SECONDS = 75.0
 _LOG_BYTES = 20_000
 _TO_THE_END_SECONDS = 180.0
@@ -58,7 +57,7 @@ def drain(
         why = (
             last_words(running) if ended else f"fewer than two arrivals of results in {time.monotonic() - began:.0f} s"
         )
-        return {"failure": why, "ticks": watch.seen[-1].ticks, "peak_megabytes": rounded(watch.megabytes)}
+        return {"failure": why, "ticks": watch.seen[-1].ticks, "peak_megabytes": rounded(watch.memory.megabytes)}
     return {
         "rate": rounded(rate.per_second, 4),
         "ticks": rate.ticks,
@@ -66,7 +65,7 @@ def drain(
         "first_result_seconds": rounded(watch.first_result),
         "complete": watch.complete,
         "cpu_seconds_per_million": rounded(rate.cpu_seconds_per_million),
-        "peak_megabytes": rounded(watch.megabytes),
+        "peak_megabytes": rounded(watch.memory.megabytes),
         **({"failure": f"ended early: {last_words(running)}"} if ended and not watch.complete else {}),
     }
 
@@ -91,19 +90,16 @@ class _Watch:
         self._began = began
         self.seen = [Seen(0.0, 0)]
         self.first_result: float | None = None
-        self.megabytes = 0.0
+        self.memory = usage.LargestMemory(running)
         self.complete = False
 
     def until(self, box_seconds: float, tell: Callable[[str], None]) -> None:
         """Look on until all is done, the time is over or a process has ended."""
-        next_memory = 0.0
         while True:
             now = time.monotonic() - self._began
             ticks = self._ticks()
             self.seen.append(Seen(now, ticks, usage.cpu_seconds(self._running)))
-            if now >= next_memory:
-                self.megabytes = max(self.megabytes, usage.megabytes(self._running))
-                next_memory = now + _MEMORY_SECONDS
+            self.memory.look()
             if ticks and self.first_result is None:
                 self.first_result = now
             tell(f"{ticks:,} of {self._owed:,} ticks after {now:.0f} s")

@@ -83,10 +83,11 @@ def _observe(
             return {"failure": f"no result within {_FIRST_RESULT_SECONDS:.0f} s"}
     time.sleep(settle_seconds)
     reader.forget()
-    cpu, sent, megabytes, then = usage.cpu_seconds(running), sender.sent, 0.0, time.monotonic()
+    memory = usage.LargestMemory(running)
+    cpu, sent, then = usage.cpu_seconds(running), sender.sent, time.monotonic()
     while (elapsed := time.monotonic() - then) < seconds:
         time.sleep(_LOOK_SECONDS)
-        megabytes = max(megabytes, usage.megabytes(running))
+        memory.look()
         tell(f"{len(reader.delays):,} results, {elapsed:.0f} of {seconds:.0f} s")
     cpu, sent = usage.cpu_seconds(running) - cpu, sender.sent - sent
     delays = summary(list(reader.delays))
@@ -98,7 +99,7 @@ def _observe(
         "kept_up": delays["results"] >= 0.9 * owed,
         "cores": rounded(cpu / elapsed),
         "cpu_seconds_per_million": rounded(cpu / sent * 1e6),
-        "peak_megabytes": rounded(megabytes),
+        "peak_megabytes": rounded(memory.megabytes),
     }
 
 
@@ -111,7 +112,7 @@ class _Sender(threading.Thread):
         self.sent = 0
         self.sent_at: dict[int, float] = {}
         """When the ticks of a moment (ms) were sent."""
-        self._producer = ground.producer({"linger.ms": 0})
+        self._producer = ground.producer()
         self._stopping = threading.Event()
 
     def run(self) -> None:

@@ -5,11 +5,33 @@ Belongs here: adding up what the system says. Does not belong here: what is comp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 import psutil
 
 from orchestration.processes import Process, alive
+
+_LOOK_SECONDS = 4.0
+
+
+class LargestMemory:
+    """The most memory that processes have had at once, as far as it was looked at.
+
+    The system counts pages for it, a tenth of a second of a core for some gigabytes, which those who are measured lack:
+    so calls of `look` within four seconds of the last look do nothing.
+    """
+
+    def __init__(self, leaders: list[Process]) -> None:
+        self._leaders = leaders
+        self._next = 0.0
+        self.megabytes = 0.0
+
+    def look(self) -> None:
+        """Look how much it is now."""
+        if time.monotonic() >= self._next:
+            self.megabytes = max(self.megabytes, _megabytes(self._leaders))
+            self._next = time.monotonic() + _LOOK_SECONDS
 
 
 def _family(leaders: Iterable[Process]) -> Iterator[psutil.Process]:
@@ -35,7 +57,7 @@ def cpu_seconds(leaders: Iterable[Process]) -> float:
     return total
 
 
-def megabytes(leaders: Iterable[Process]) -> float:
+def _megabytes(leaders: Iterable[Process]) -> float:
     """Memory now, as the proportional set size: pages that forked workers share count once."""
     total = 0.0
     for member in _family(leaders):

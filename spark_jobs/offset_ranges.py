@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -82,9 +82,9 @@ class RangeReader:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 # A range may end with what is no message: the end of a transaction. That there is nothing more is told
-                # with the answer to the next fetch, for which the broker waits so long.
+                # with the answer to the next fetch, for which the broker need not wait: what is wanted is there.
                 "enable.partition.eof": "true",
-                "fetch.wait.max.ms": "20",
+                "fetch.wait.max.ms": "1",
                 # Fetched ahead for each partition, beside what is being worked on.
                 "queued.max.messages.kbytes": "16384",
                 "fetch.queue.backoff.ms": "20",
@@ -103,6 +103,11 @@ class RangeReader:
         """Let go of the brokers."""
         self._consumer.close()
 
+    def rest(self) -> None:
+        """Have nothing fetched until the next range, which is not there yet: looking for it keeps the broker busy."""
+        for number in tuple(self._assigned):
+            self._unassign(number)
+
     def read(self, first: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[list[Message]]:
         """All committed records of a range (see `OffsetRange`), some at a time; those of a partition in order.
 
@@ -119,14 +124,15 @@ class RangeReader:
         heard = time.monotonic()
         while any(self._reached[number] < end for number, end in wanted.items()):
             some = self._poll()
+            ended = set()
             for message in some:
                 place, offset = message.partition(), message.offset()
                 if message.error() is not None or place is None or offset is None:
-                    self._note_end(message)
+                    ended.add(self._note_end(message))
                     continue
                 self._reached[place] = offset + 1
                 (inside if offset < wanted.get(place, 0) else self._ahead[place]).append(message)
-            self._let_go(wanted)
+            self._let_go(wanted, ended)
             if some:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENCE_SECONDS:
@@ -152,10 +158,11 @@ class RangeReader:
             self._assigned.add(number)
         return ahead[:cut]
 
-    def _let_go(self, wanted: Mapping[int, int]) -> None:
-        """Have no more come of partitions that are far beyond the range: it would be kept, and others come later."""
+    def _let_go(self, wanted: Mapping[int, int], ended: Collection[int]) -> None:
+        """Have no more come of partitions that are far beyond the range, as it would be kept, nor of those that end."""
         for number in tuple(self._assigned):
-            if self._reached[number] >= wanted.get(number, 0) and len(self._ahead[number]) >= self._most_ahead:
+            enough = number in ended or len(self._ahead[number]) >= self._most_ahead
+            if enough and self._reached[number] >= wanted.get(number, 0):
                 self._unassign(number)
 
     def _unassign(self, number: int) -> None:
@@ -168,9 +175,10 @@ class RangeReader:
         message = self._consumer.poll(_POLL_SECONDS)
         return [] if message is None else [message, *self._consumer.consume(_MESSAGES, 0)]
 
-    def _note_end(self, message: Message) -> None:
-        """Of what is no record: the end of a partition, or an error."""
+    def _note_end(self, message: Message) -> int:
+        """Of what is no record: the end of a partition, whose number is returned, or an error."""
         error, number, offset = message.error(), message.partition(), message.offset()
         if number is None or offset is None or error is None or error.code() != KafkaError._PARTITION_EOF:
             raise KafkaException(error)
         self._reached[number] = max(self._reached[number], offset)
+        return number

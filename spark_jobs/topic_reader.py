@@ -85,10 +85,13 @@ class TopicReader:
             reader.close()
 
     def _read_ahead(self, position: Offsets) -> None:
-        """Where messages are many, have the next micro-batch read while Spark is at work on the last one."""
+        """Where messages are many, have the next micro-batch read while Spark is at work on the last one; else rest."""
         ends = self.ends_after(position)
         if between(position, ends) >= self._reading.largest_batch * _MANY:
             self._ahead = _Ahead(position, ends, self._thread.submit(lambda: list(self._read(position, ends))))
+        else:
+            for reader in self._ranges.values():
+                reader.rest()
 
     def _read(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
         return pack(self._batches(first, ends), buckets=self._reading.buckets)
