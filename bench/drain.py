@@ -91,6 +91,7 @@ class _Watch:
         self.seen = [Seen(0.0, 0)]
         self.first_result: float | None = None
         self.memory = usage.LargestMemory(running)
+        self._cpu = usage.CpuMeter(running)
         self.complete = False
 
     def until(self, box_seconds: float, tell: Callable[[str], None]) -> None:
@@ -98,7 +99,7 @@ class _Watch:
         while True:
             now = time.monotonic() - self._began
             ticks = self._ticks()
-            self.seen.append(Seen(now, ticks, usage.cpu_seconds(self._running)))
+            self.seen.append(Seen(now, ticks, self._cpu.seconds()))
             self.memory.look()
             if ticks and self.first_result is None:
                 self.first_result = now

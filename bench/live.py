@@ -83,13 +83,14 @@ def _observe(
             return {"failure": f"no result within {_FIRST_RESULT_SECONDS:.0f} s"}
     time.sleep(settle_seconds)
     reader.forget()
-    memory = usage.LargestMemory(running)
-    cpu, sent, then = usage.cpu_seconds(running), sender.sent, time.monotonic()
+    memory, meter = usage.LargestMemory(running), usage.CpuMeter(running)
+    cpu, sent, then = meter.seconds(), sender.sent, time.monotonic()
     while (elapsed := time.monotonic() - then) < seconds:
         time.sleep(_LOOK_SECONDS)
         memory.look()
+        meter.seconds()
         tell(f"{len(reader.delays):,} results, {elapsed:.0f} of {seconds:.0f} s")
-    cpu, sent = usage.cpu_seconds(running) - cpu, sender.sent - sent
+    cpu, sent = meter.seconds() - cpu, sender.sent - sent
     delays = summary(list(reader.delays))
     owed = sent if contestant.per_tick else 0
     return {

@@ -15,6 +15,27 @@ from orchestration.processes import Process, alive
 _LOOK_SECONDS = 4.0
 
 
+class CpuMeter:
+    """CPU seconds of processes and all their children, also of those that have ended, as they were seen last.
+
+    What the system keeps of ended children is of no use: Spark's Python daemon has it forget them.
+    """
+
+    def __init__(self, leaders: list[Process]) -> None:
+        self._leaders = leaders
+        self._seen: dict[psutil.Process, float] = {}
+
+    def seconds(self) -> float:
+        """So far. What a process used after the last call before its end is missed, so call it often."""
+        for member in _family(self._leaders):
+            try:
+                times = member.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            self._seen[member] = times.user + times.system
+        return sum(self._seen.values())
+
+
 class LargestMemory:
     """The most memory that processes have had at once, as far as it was looked at.
 
@@ -43,18 +64,6 @@ def _family(leaders: Iterable[Process]) -> Iterator[psutil.Process]:
             yield from (found, *found.children(recursive=True))
         except psutil.NoSuchProcess:
             continue
-
-
-def cpu_seconds(leaders: Iterable[Process]) -> float:
-    """CPU seconds so far, of ended children as well."""
-    total = 0.0
-    for member in _family(leaders):
-        try:
-            times = member.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 def _megabytes(leaders: Iterable[Process]) -> float:

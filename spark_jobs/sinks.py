@@ -191,8 +191,8 @@ class _Channel:
                 "queue.buffering.max.kbytes": "2147483647",
             }
         )
-        # The first answer comes from the address that was given, the second from a broker known by its own name. Without
-        # a connection to one a client that is to begin looks again half a second later.
+        # The first answer comes from the address that was given, the second from a broker that has a name of its own.
+        # Without a connection to such a one a client that is to begin looks again half a second later.
         for _ in range(2):
             producer.list_topics(self._target.topics[0], _TIMEOUT_SECONDS)
         producer.init_transactions(_TIMEOUT_SECONDS)
