@@ -94,6 +94,17 @@ def test_what_comes_while_none_is_wanted_is_kept_for_the_next(broker: str, topic
     assert texts(reader.read({0: 2, 1: 2}, {0: 4, 1: 2})) == ["b0"]
 
 
+def test_after_a_rest_it_goes_on_where_it_was(broker: str, topic: str, reader: RangeReader) -> None:
+    transact(broker, topic, ["a#", "b#"])  # offsets 0, 1, and 2 for the end
+    assert texts(reader.read({}, {0: 1, 1: 3})) == ["a0", "a1", "b1"]
+    reader.rest()
+    transact(broker, topic, ["c#"])
+    assert texts(reader.read({0: 1, 1: 3}, {0: 5, 1: 5})) == ["b0", "c0", "c1"], "b0 may have come before the rest"
+    reader.rest()
+    assert texts(reader.read({0: 5, 1: 5}, {0: 5, 1: 5})) == []
+    assert texts(reader.read({0: 3, 1: 4}, {0: 4, 1: 5})) == ["c0"], "as after a restart"
+
+
 def test_a_partition_that_is_added_is_read_from_its_beginning(broker: str, topic: str, reader: RangeReader) -> None:
     transact(broker, topic, ["a#"])
     assert texts(reader.read({}, {0: 2, 1: 2})) == ["a0", "a1"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from rich.console import Console
 
-from bench import correct, document, plots, table
+from bench import correct, document, plots, table, usage
 from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.curves import state_of_hour
 from bench.drain import ticks_in_log
@@ -18,12 +22,36 @@ from bench.limits import SymbolKernel, blocks
 from bench.provide import PEERS
 from bench.rates import Seen, best_correct, is_correct, ratio, rounded, summary, sustained
 from bench.ticks import START_MS, final_passages, final_statistics, payloads, random_walk
+from orchestration import processes
 from spark_jobs.acceptance import Tick, accept
 from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from tests.reference.ideal import snapshot
 from tests.reference.model import Message, evaluate
 
 _LATER_MS = START_MS + 10**9
+
+
+def test_processes_that_have_ended_still_count(tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)"
+    # Spark's daemon of Python workers has the system forget those that have ended.
+    script = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        f"subprocess.Popen([sys.executable, '-c', {burn!r}])\n"
+        "time.sleep(60)"
+    )
+    process = processes.start(tmp_path, "leader", [sys.executable, "-c", script], os.environ)
+    meter = usage.CpuMeter([process])
+    try:
+        while (seen := meter.seconds()) < 0.3:
+            time.sleep(0.05)
+        (child,) = psutil.Process(process.pid).children()
+        child.kill()
+        child.wait(10)
+        assert meter.seconds() >= seen
+    finally:
+        processes.stop(process, 1)
+    assert meter.seconds() >= seen, "nor is it forgotten when all have ended"
 
 
 def test_ticks_are_what_the_contract_accepts() -> None:

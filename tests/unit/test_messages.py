@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import spark_jobs.messages
 from spark_jobs.contract import HIGHER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
-from spark_jobs.messages import form_messages, pack_results
+from spark_jobs.messages import form_messages, pack_results, portions
 from spark_jobs.published import read_statistics
 
 NOW = 1_746_677_558_300
@@ -60,6 +61,20 @@ def test_results_of_many_symbols_keep_their_order() -> None:
     assert symbols == ["B", "B", "A"] == [json.loads(message)["symbol"] for message in formed]
     assert [json.loads(message)["higher_window"] for message in formed] == [0.001, 0.002, 0.003]
     assert form_messages(HIGHER_TOPIC, results[1:2]) == form_messages(HIGHER_TOPIC, []) == ([], [])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
+def test_portions_are_all_results_in_their_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark_jobs.messages, "_MESSAGES", 3)
+    sizes = {"B": count, "C": 0, "A": 2, "D": count}
+    results = [
+        (symbol, pack_results(np.arange(size), np.arange(size) + 10 * len(symbol))) for symbol, size in sizes.items()
+    ]
+    parts = [form_messages(HIGHER_TOPIC, portion) for portion in portions(HIGHER_TOPIC, results)]
+    whole = form_messages(HIGHER_TOPIC, results)
+    assert ([symbol for symbols, _ in parts for symbol in symbols], [m for _, some in parts for m in some]) == whole
+    assert all(3 <= len(symbols) <= 5 for symbols, _ in parts[:-1])
+    assert list(portions(HIGHER_TOPIC, [])) == []
 
 
 @given(st.lists(st.floats(allow_infinity=False), min_size=1, max_size=8))
