@@ -92,9 +92,9 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
         "spark.sql.streaming.stopTimeout": "30s",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
         "spark.python.daemon.module": "spark_jobs.python_daemon",
-        # A micro-batch has two tasks in Python at once, in a row. The workers take turns: with no more of them each has
-        # the same part every time, and the one that publishes goes on in its session with the brokers.
-        "spark.python.factory.idleWorkerMaxPoolSize": "2",
+        # A task of a micro-batch has two Python workers at once, in a row. They take turns: with no more of them each
+        # has the same part every time, and the one that publishes goes on in its session with the brokers.
+        "spark.python.factory.idleWorkerMaxPoolSize": str(2 * settings.state_partitions),
         # Else it is true for some kinds of tasks, each of which then has a daemon and workers of its own.
         "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
     }
