@@ -18,6 +18,7 @@ from orchestration.local.broker import Broker
 from orchestration.local.java import Java
 from orchestration.local.mongod import Mongod
 from orchestration.local.ports import free_port
+from orchestration.processes import FRUGAL
 from orchestration.settings import PREFIX, OrchestrationSettings
 
 _HOST = "127.0.0.1"
@@ -116,15 +117,13 @@ def child_environment(
         "source": settings.source if settings.source.startswith("replay:") else "binance",
         "binance_url": binance_url or "",
     }
-    # Nothing here has matrices to multiply, and to start a thread for it takes a quarter of a process' start.
-    frugal = {"OPENBLAS_NUM_THREADS": "1"}
     own = {
         "JAVA_HOME": str(java.path),
         "PYSPARK_PYTHON": sys.executable,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "PYTHONUNBUFFERED": "1",
     }
-    return {**frugal, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    return {**FRUGAL, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
 
 
 def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:

@@ -193,7 +193,7 @@ class Streams:
     def _environment(self) -> dict[str, str]:
         settings = self._settings
         java = find_java(self._given)
-        environment = dict(self._given)
+        environment = {**processes.FRUGAL, **self._given}
         environment |= {
             f"{PREFIX}HOME": str(settings.home),
             f"{PREFIX}KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -206,7 +206,6 @@ class Streams:
         environment.setdefault(
             f"{PREFIX}DRIVER_JAVA_OPTIONS", " ".join(class_data.stream_options(settings.tools, java))
         )
-        environment.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `services.child_environment`
         # The code location may have been started in any folder; its processes must find the same code.
         paths = [str(PROJECT_ROOT), *filter(None, [self._given.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
