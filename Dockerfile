@@ -26,13 +26,14 @@ ENV JAVA_HOME=/opt/tickhouse/spark_jobs/launcher \
 COPY orchestration orchestration
 COPY producer producer
 COPY spark_jobs spark_jobs
+COPY tickhouse tickhouse
 # Kafka and MongoDB have images of their own: of the tools only Spark's JARs are needed.
 RUN python -m orchestration.local spark-jars
 
 COPY pyproject.toml README.md ./
 # The root file system is read-only at run time: what Python would keep beside its modules is made here.
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
-    && python -m compileall -q orchestration producer spark_jobs \
+    && python -m compileall -q orchestration producer spark_jobs tickhouse \
     && chmod -R a+rX /opt/tickhouse /opt/tools
 
 USER tickhouse

@@ -3,7 +3,7 @@
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
-PACKAGES := producer spark_jobs orchestration tests docs examples bench
+PACKAGES := tickhouse producer spark_jobs orchestration tests docs examples bench
 
 help:
 	@echo "make up      run the whole stack on this machine, until Ctrl-C; installs what is missing"

@@ -40,7 +40,7 @@ from orchestration.local import class_data
 from orchestration.local.artifacts import ensure_tools
 from orchestration.local.java import Java, find_java
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from spark_jobs.contract import PASSAGE_HORIZON_MS
+from tickhouse.contract.names import PASSAGE_HORIZON_MS
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
 PARTS = ("correct", "limits", "curves", "load", "recovery", "drain", "live", "symbols")

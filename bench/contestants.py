@@ -21,7 +21,7 @@ from orchestration.local.artifacts import spark_jars
 from orchestration.local.ports import free_port
 from orchestration.settings import OrchestrationSettings
 from orchestration.streams import StreamError, Streams
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 
 Start = Callable[[Ground, Path], list[processes.Process]]
 """Starts a contestant on a ground, in a home of its own; returns what was started."""

@@ -13,7 +13,6 @@ from bench.contestants import Contestant
 from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import rounded, share
 from orchestration import processes
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from tests.reference.acceptance import accept
 from tests.reference.compare import judge_scores, judge_seconds, judge_stats
 from tests.reference.forms import scores_value, seconds_value, stats_value, topic_results
@@ -22,6 +21,7 @@ from tests.reference.readers import read_system
 from tests.reference.report import Tally, tally
 from tests.reference.snapshot import Snapshot
 from tests.reference.stream import Shares, disturb, random_walks
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 
 SYMBOLS = ("ALPHA", "BETA", "GAMMA", "DELTA")
 _QUIET_SECONDS = 12.0

@@ -16,7 +16,7 @@ from bench.contestants import Contestant
 from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import Seen, rounded, sustained
 from orchestration import processes
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC
 
 _LOOK_SECONDS = 0.5
 _FIRST_RESULT_SECONDS = 75.0

@@ -23,8 +23,8 @@ from orchestration.local import class_data
 from orchestration.local.artifacts import kafka_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import TOPICS
+from tickhouse.contract.names import TICKS_TOPIC
 
 RESULT_TOPICS = tuple(topic for topic in TOPICS if topic != TICKS_TOPIC)
 FAILURES = (RuntimeError, OSError, KafkaException, subprocess.SubprocessError)

@@ -20,8 +20,9 @@ from bench.ground import Ground
 from bench.rates import rounded
 from bench.ticks import Integers, Walk, payloads
 from spark_jobs import ordering, passage, sliding
-from spark_jobs.batch_acceptance import accept_batch
-from spark_jobs.contract import (
+from spark_jobs.messages import form_messages, pack_results
+from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.names import (
     HIGHER_TOPIC,
     LOWER_TOPIC,
     MOVING_TOPIC,
@@ -31,7 +32,6 @@ from spark_jobs.contract import (
     WINDOWS,
     ZSCORE_TOPIC,
 )
-from spark_jobs.messages import form_messages, pack_results
 
 LATENESS_MS = 10_000
 BATCH_TICKS = 100_000

@@ -22,9 +22,9 @@ from bench.rates import rounded, summary
 from bench.ticks import STEP_MS, names, random_walk, timestamp_texts, value_of
 from orchestration import processes
 from orchestration.local import broker as kafka
-from spark_jobs.acceptance import parse_timestamp
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import TOPICS
+from tickhouse.contract.names import TICKS_TOPIC
+from tickhouse.contract.validation import parse_timestamp
 
 LATENESS_SECONDS = 10.0
 _FIRST_RESULT_SECONDS = 90.0

@@ -25,9 +25,9 @@ from orchestration.local.artifacts import mongod_binary
 from orchestration.local.ports import free_port
 from orchestration.mongo_load import BULK, Document, MongoStore, documents_of, load
 from spark_jobs.archive import TableTarget, append, create_table
-from spark_jobs.contract import WINDOWS, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages, pack_results
 from spark_jobs.published import table_rows
+from tickhouse.contract.names import WINDOWS, ZSCORE_TOPIC
 
 _FIRST_MS = 1_746_709_560_000
 _ROWS_A_COMMIT = 20_000

@@ -24,7 +24,7 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from orchestration.lakehouse import Lakehouse
 from orchestration.maintenance import Maintenance, Policy
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 _TABLE = "zscores"
 _PROPERTIES = {

@@ -24,9 +24,9 @@ from confluent_kafka import Consumer
 from bench.rates import summary
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.acceptance import parse_timestamp
-from spark_jobs.contract import ZSCORE_TOPIC
 from spark_jobs.kafka_access import librdkafka_security
+from tickhouse.contract.names import ZSCORE_TOPIC
+from tickhouse.contract.validation import parse_timestamp
 
 _SAMPLE_SECONDS = 10.0
 

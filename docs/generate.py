@@ -31,11 +31,11 @@ from orchestration.mongo_load import COLLECTIONS, DATABASE, documents_of
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from producer.settings import ProducerSettings
 from producer.ticks import tick_message
-from spark_jobs import contract
 from spark_jobs.jobs import JOBS, TOPICS
 from spark_jobs.messages import form_messages, pack_results
 from spark_jobs.settings import StreamSettings
 from spark_jobs.tables import COLUMNS
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, WINDOWS, ZSCORE_TOPIC
 
 FILE = PROJECT_ROOT / "docs" / "reference.md"
 _HEAD = """# Reference
@@ -49,11 +49,11 @@ _SETTINGS: dict[type[BaseSettings], str] = {
     StreamSettings: "the stream jobs",
 }
 _TOPIC_TEXTS = {
-    contract.TICKS_TOPIC: "one message for each price that was observed or replayed",
-    contract.MOVING_TOPIC: "the statistics of six windows, one message for each distinct on-time tick",
-    contract.ZSCORE_TOPIC: "the z-scores of six windows, one message for each distinct on-time tick",
-    contract.HIGHER_TOPIC: "seconds to the first strictly higher price, one message for each distinct on-time tick",
-    contract.LOWER_TOPIC: "seconds to the first strictly lower price, one message for each distinct on-time tick",
+    TICKS_TOPIC: "one message for each price that was observed or replayed",
+    MOVING_TOPIC: "the statistics of six windows, one message for each distinct on-time tick",
+    ZSCORE_TOPIC: "the z-scores of six windows, one message for each distinct on-time tick",
+    HIGHER_TOPIC: "seconds to the first strictly higher price, one message for each distinct on-time tick",
+    LOWER_TOPIC: "seconds to the first strictly lower price, one message for each distinct on-time tick",
 }
 _SAMPLE_MS = 1_746_709_560_000
 
@@ -135,19 +135,19 @@ def _bounded(field: FieldInfo) -> str:
 
 def _messages() -> dict[str, bytes]:
     """A message of each topic, written by what writes them."""
-    windows = len(contract.WINDOWS)
+    windows = len(WINDOWS)
     time = np.array([_SAMPLE_MS], dtype=np.int64)
     by_window = np.arange(1, windows + 1, dtype=np.float64).reshape(windows, 1)
     averages, scores = 99_329.18 - by_window, 1.25 - by_window / 8
-    counts = np.array([[length // 100] for length in contract.WINDOWS.values()], dtype=np.int64)
+    counts = np.array([[length // 100] for length in WINDOWS.values()], dtype=np.int64)
     results: dict[str, bytes] = {
-        contract.MOVING_TOPIC: pack_results(time, averages, by_window * 4, counts),
-        contract.ZSCORE_TOPIC: pack_results(time, scores),
-        contract.HIGHER_TOPIC: pack_results(time, np.array([8_258])),
-        contract.LOWER_TOPIC: pack_results(time, np.array([20_000])),
+        MOVING_TOPIC: pack_results(time, averages, by_window * 4, counts),
+        ZSCORE_TOPIC: pack_results(time, scores),
+        HIGHER_TOPIC: pack_results(time, np.array([8_258])),
+        LOWER_TOPIC: pack_results(time, np.array([20_000])),
     }
     formed = {topic: form_messages(topic, [("BTCUSDT", packed)])[1][0] for topic, packed in results.items()}
-    return {contract.TICKS_TOPIC: tick_message("BTCUSDT", "99340.12", _SAMPLE_MS * 1_000_000), **formed}
+    return {TICKS_TOPIC: tick_message("BTCUSDT", "99340.12", _SAMPLE_MS * 1_000_000), **formed}
 
 
 def _topics() -> str:
@@ -211,9 +211,9 @@ def _fields(schema: pa.Schema) -> str:
 
 
 def _collections() -> str:
-    scores = [{"window": window, "zscore_price": 1.125} for window in contract.WINDOWS]
+    scores = [{"window": window, "zscore_price": 1.125} for window in WINDOWS]
     row = {"symbol": ["BTCUSDT"], "timestamp": pa.array([_SAMPLE_MS * 1_000], pa.timestamp("us", "UTC"))}
-    window = next(iter(contract.WINDOWS))
+    window = next(iter(WINDOWS))
     (document,) = documents_of(pa.RecordBatch.from_pydict({**row, "z_scores": [scores]}), [window])[window]
     shown = {**document, "timestamp": {"$date": document["_id"].partition("|")[2]}}
     names = "\n".join(f"- `{name}`: the z-scores of the window {window}" for window, name in COLLECTIONS.items())

@@ -23,8 +23,8 @@ from orchestration.recent import stretch
 from orchestration.resources import LakehouseResource, StreamsResource
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.streams import Streams
-from spark_jobs.contract import WINDOWS
 from spark_jobs.jobs import JOBS
+from tickhouse.contract.names import WINDOWS
 
 ALERT_SECONDS = 14  # a second before the daemon looks, as for the other sensors
 POST_SECONDS = 3.0

@@ -19,9 +19,9 @@ from orchestration import mongo_load
 from orchestration.check_times import MOMENTS
 from orchestration.mongo_load import COLLECTIONS, DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from spark_jobs.contract import TICKS_TOPIC, WINDOWS
 from spark_jobs.jobs import JobSpec
 from spark_jobs.tables import COLUMNS
+from tickhouse.contract.names import TICKS_TOPIC, WINDOWS
 
 OWNERS = ["team:market-data"]
 EXCHANGE = "exchange"

@@ -35,9 +35,9 @@ from orchestration.recomputation import RESULT_TABLES, complete_until, late_incl
 from orchestration.result_rows import compare, to_arrow
 from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, moment, text
 from spark_jobs import recompute
-from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.table_lock import table_lock
 from spark_jobs.tables import arrow_schema
+from tickhouse.contract.names import PASSAGE_HORIZON_MS
 
 _LOCK_SECONDS = 120.0
 _FILE_BYTES = 64 * 2**20

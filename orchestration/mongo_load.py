@@ -45,7 +45,8 @@ from pymongo.errors import (
 
 from orchestration.kept import Cut, Kept, keeps_no_more, kept_rows
 from orchestration.lakehouse import ChangesUnavailable, Lakehouse, TableVersion, VersionUnavailable
-from spark_jobs.contract import WINDOWS, Integers, timestamp_texts
+from tickhouse.contract.arrays import Integers, timestamp_texts
+from tickhouse.contract.names import WINDOWS
 
 TABLE = "zscores"
 DATABASE = "btc"

@@ -15,8 +15,8 @@ from orchestration.kafka import Offsets
 from orchestration.reporting import event_of
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.watch import Memory, StreamSight
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import JOBS
+from tickhouse.contract.names import TICKS_TOPIC
 
 
 def observations(

@@ -14,8 +14,8 @@ import pyarrow as pa
 from orchestration.lakehouse import Lakehouse
 from orchestration.pictures import Curve, Curves
 from orchestration.recent import Stretch, stretch
-from spark_jobs.contract import WINDOWS
 from spark_jobs.jobs import JOBS
+from tickhouse.contract.names import WINDOWS
 
 HOUR_SECONDS = 3_600.0
 BAND_WINDOW = "5m"

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from orchestration import gap_table
 from orchestration.table_snapshot import TableSnapshot, between, later_than, milliseconds, text
-from spark_jobs.contract import Integers
+from tickhouse.contract.arrays import Integers
 
 TABLE = "prices"
 _ANEW = ("created again", "cut off")

@@ -38,8 +38,8 @@ from orchestration.result_rows import (
 )
 from orchestration.table_snapshot import TableSnapshot, between, text
 from spark_jobs import recompute
-from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.passage import Answers
+from tickhouse.contract.names import PASSAGE_HORIZON_MS
 
 RESULT_TABLES = tuple(FIELDS)
 

@@ -1,7 +1,7 @@
 """What is in a recording, and what there is to say of one that was sent.
 
 Belongs here: reading a file through by the rule that decides what a tick is, and the sentences. Does not belong here:
-sending (`replay`), or the rule itself (`spark_jobs.acceptance`).
+sending (`replay`), or the rule itself (`tickhouse.contract.validation`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from producer.lines import read_lines
-from spark_jobs.acceptance import END_MS, MAXIMUM_LEAD_MS
-from spark_jobs.batch_acceptance import Verdicts, accept_batch
-from spark_jobs.contract import Integers
+from tickhouse.contract.arrays import Integers
+from tickhouse.contract.batch_validation import Verdicts, accept_batch
+from tickhouse.contract.validation import END_MS, MAXIMUM_LEAD_MS
 
 EXAMPLE = '{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38Z"}'
 """A line that is a tick."""

@@ -17,11 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs.contract import WINDOWS, Floats, Integers
 from spark_jobs.passage import Answers
 from spark_jobs.published import window_lists
 from spark_jobs.recompute import Scored
 from spark_jobs.tables import arrow_schema
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import WINDOWS
 
 NULL_BITS = 0x7FF8_0000_0000_0001
 MALFORMED_BITS = 0x7FF8_0000_0000_0002

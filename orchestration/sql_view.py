@@ -17,7 +17,7 @@ from rich.table import Table
 
 from orchestration.sql import NAMES, Answer, TableColumns
 from orchestration.sql_rows import cell
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 _LONG = 40
 """Longer texts may be broken: times and numbers are not."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.status import ProducerStatus, ServiceStatus, Status, StreamStatus, not_final
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 _GAPS_SHOWN = 3
 _COLOURS = {"running": "green", "ended": "green", "starting": "yellow", "waiting": "yellow", "stopping": "yellow"}

@@ -16,7 +16,7 @@ from orchestration.check_times import MOMENTS
 from orchestration.checks import ERROR, WARN, CheckKey, Outcome
 from orchestration.kept import Kept, cut_text
 from orchestration.table_rules import COMPARED_ROWS, GAP_STEPS, RECENT_SECONDS, RULES, centre_bound
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 _RECENT = f"in the last {RECENT_SECONDS / 60:.0f} minutes"
 _SHOWN = 5

@@ -26,8 +26,8 @@ from orchestration.table_checks import (
     judge_scores,
 )
 from orchestration.table_rules import COMPARED_ROWS, RECENT_SECONDS, RULES
-from spark_jobs.contract import WINDOWS
 from spark_jobs.tables import COLUMNS as DECLARED
+from tickhouse.contract.names import WINDOWS
 
 _COUNT_SECONDS = 60.0
 

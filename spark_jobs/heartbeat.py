@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from spark_jobs.contract import timestamp_texts
 from spark_jobs.jobs import COUNTS
+from tickhouse.contract.arrays import timestamp_texts
 
 
 def _now() -> str:

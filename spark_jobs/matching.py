@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spark_jobs.contract import PRICE_SCALE, WINDOWS, Floats, Integers
 from spark_jobs.sliding import CHUNK_MS, Chunks, decode_chunk, encode_chunk
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import PRICE_SCALE, WINDOWS
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,7 @@
 """The JSON forms of all results: many messages formed at once.
 
 Belongs here: what a result looks like on a topic, as pure functions from arrays to bytes. Does not belong here: reading
-them back (`published`), what ticks look like (`acceptance`), how results come to be (`sliding`, `matching`, `passage`).
+them back (`published`), what ticks look like (`validation`), how results come to be (`sliding`, `matching`, `passage`).
 
 Messages of all symbols are formed together, column by column in Arrow: one by one they cost more than all that is
 computed for them. Until then results travel as packed numbers.
@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC, Floats, Integers
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
 
 _WORD = np.dtype("<i8")
 _MESSAGES = 20_000

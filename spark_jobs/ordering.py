@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spark_jobs.contract import Integers
+from tickhouse.contract.arrays import Integers
 
 BEFORE_ALL = -(2**62)
 """The largest timestamp of a symbol that has had no tick yet."""

@@ -1,7 +1,7 @@
 """Kafka records to packed ticks: the messages of a bucket of symbols become one row before they reach an operator.
 
 Belongs here: applying the accept rule to Arrow batches and the packed form. Does not belong here: the rule itself
-(`acceptance`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
+(`validation`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from spark_jobs.batch_acceptance import accept_batch
 from spark_jobs.blobs import decode_blobs, encode_blobs
-from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC, WINDOWS, Floats, Integers
 from spark_jobs.published import read_statistics
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC, WINDOWS
 
 _MOST_MESSAGES = 500_000
 _TICKS, _STATISTICS, _REJECTED = "ticks", "statistics", "rejected"

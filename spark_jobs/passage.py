@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spark_jobs.contract import Integers
+from tickhouse.contract.arrays import Integers
 
 NONE_YET = -1
 

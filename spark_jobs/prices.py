@@ -1,7 +1,7 @@
 """The `prices` job: every message on the price topic to one of two Delta tables, `prices` or `rejects`.
 
 Belongs here: how messages become rows, and writing both tables exactly once. Does not belong here: the accept rule
-(`acceptance`) or the tables' definitions (`archive`).
+(`validation`) or the tables' definitions (`archive`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from spark_jobs.archive import TableTarget, append, in_one_task
-from spark_jobs.batch_acceptance import accept_batch
-from spark_jobs.contract import Integers
 from spark_jobs.offset_ranges import OffsetRange, read, record_batch
 from spark_jobs.packing import record_milliseconds
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
 from spark_jobs.tables import arrow_schema
+from tickhouse.contract.arrays import Integers
+from tickhouse.contract.batch_validation import accept_batch
 
 ROW_TYPE = (
     "symbol string, price decimal(18,8), timestamp timestamp, raw binary, reason string,"

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from spark_jobs.contract import WINDOWS, Floats, Integers
 from spark_jobs.tables import arrow_schema
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import WINDOWS
 
 _TO_THE_END = 2**31 - 1
 """Longer than any text; Arrow's slices of bytes need an end."""

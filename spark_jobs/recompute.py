@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from spark_jobs import matching, ordering, passage, sliding
-from spark_jobs.contract import PASSAGE_HORIZON_MS, WINDOWS, Floats, Integers
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import PASSAGE_HORIZON_MS, WINDOWS
 
 WARM_UP_MS = max(WINDOWS.values())
 """How far before a stretch its results reach, in milliseconds."""

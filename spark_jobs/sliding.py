@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from spark_jobs.contract import PRICE_SCALE, WINDOWS, Floats, Integers
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import PRICE_SCALE, WINDOWS
 
 CHUNK_MS = 60_000
 _LENGTHS = np.array(list(WINDOWS.values()), dtype=np.int64)

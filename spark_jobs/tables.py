@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from spark_jobs.contract import STATS_TYPE, Z_SCORES_TYPE
+from tickhouse.contract.names import STATS_TYPE, Z_SCORES_TYPE
 
 
 class Column(NamedTuple):

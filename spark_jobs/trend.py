@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from spark_jobs import ordering, passage
-from spark_jobs.contract import PASSAGE_HORIZON_MS
 from spark_jobs.messages import pack_results
 from spark_jobs.operators import NO_RESULTS, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
+from tickhouse.contract.names import PASSAGE_HORIZON_MS
 
 _WAITING = "waiting"
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.acceptance import Rejection, Tick
-from spark_jobs.batch_acceptance import accept_batch
+from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.validation import Rejection, Tick
 
 
 def batch_verdicts(values: Sequence[bytes | None], record_timestamps: Sequence[int]) -> list[Tick | Rejection]:

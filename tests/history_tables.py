@@ -10,8 +10,9 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from orchestration.recomputation import RESULT_TABLES
-from spark_jobs.contract import price_text, timestamp_texts
 from tests.operators_without_spark import Published, price_rows, publish, table_rows
+from tickhouse.contract.arrays import timestamp_texts
+from tickhouse.contract.names import price_text
 
 LATENESS_MS = 10_000
 Tick = tuple[str, int, int]

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from spark_jobs.contract import WINDOWS
 from tests.zscore_tables import SCHEMA as ZSCORES
+from tickhouse.contract.names import WINDOWS
 
 STEP = datetime.timedelta(milliseconds=100)
 _MICROSECONDS = pa.timestamp("us", "UTC")

@@ -16,13 +16,13 @@ from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs.blobs import decode_blobs
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import SymbolProcessor
 from spark_jobs.packing import pack
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 
 _BUCKETS = 3
 """So few that symbols meet in one."""

@@ -17,8 +17,9 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.mongo_load import MongoStore, load
 from producer.walk import CATALOGUE, Walk
 from spark_jobs import passage, sliding
-from spark_jobs.acceptance import parse_price
-from spark_jobs.contract import PASSAGE_HORIZON_MS, PRICE_SCALE, WINDOWS, Integers
+from tickhouse.contract.arrays import Integers
+from tickhouse.contract.names import PASSAGE_HORIZON_MS, PRICE_SCALE, WINDOWS
+from tickhouse.contract.validation import parse_price
 
 STEP_MS = 100
 _STATS = [("window", pa.string()), ("avg_price", pa.float64()), ("std_price", pa.float64()), ("count", pa.int64())]

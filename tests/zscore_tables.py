@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 START_MS = 1_746_709_560_000  # 2025-05-08T13:06:00Z
 

@@ -17,7 +17,7 @@ from orchestration.board.market import Market
 from orchestration.board.rows import Rows
 from orchestration.board.thinning import extremes, last_of_each
 from orchestration.board.view import SPAN_LABELS, Theme, View
-from spark_jobs.contract import PASSAGE_HORIZON_MS, WINDOWS
+from tickhouse.contract.names import PASSAGE_HORIZON_MS, WINDOWS
 
 Figure = dict[str, Any]
 

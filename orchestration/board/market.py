@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from orchestration.board.rows import TABLES, Rows, no_rows
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 
 class Reading(NamedTuple):

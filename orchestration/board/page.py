@@ -12,7 +12,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from orchestration.board.view import DEFAULT_SPAN, DEFAULT_WINDOW, SPAN_LABELS
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 TITLE = "tickhouse board"
 UPDATE_MILLISECONDS = 2_000

@@ -16,7 +16,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
-from spark_jobs.contract import WINDOWS, Floats, Integers
+from tickhouse.contract.arrays import Floats, Integers
+from tickhouse.contract.names import WINDOWS
 
 _REOPEN_SECONDS = 60.0
 """A table that was made anew begins with version 0 again: looking for later versions would never find it."""

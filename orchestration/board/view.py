@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlencode
 
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 SPANS: dict[str, int] = {"5min": 300_000, "15min": 900_000, "1h": 3_600_000}
 """Name in an address and length in milliseconds of each stretch of time that can be shown."""

@@ -27,7 +27,7 @@ from orchestration.mongo_load import fault
 from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError, read_endpoints
 from orchestration.status import Status, collect
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 LOOK_SECONDS = 1.0
 STATUS_SECONDS = 2.0

@@ -30,8 +30,8 @@ from orchestration.local.artifacts import kafka_jars, locked, spark_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
 from orchestration.settings import PREFIX, PROJECT_ROOT
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.jobs import TOPICS
+from tickhouse.contract.names import TICKS_TOPIC
 
 _BROKER, _STREAM, _BASE = "broker", "stream", "base"
 _READY_SECONDS = 60.0

@@ -26,10 +26,10 @@ from orchestration.local.ports import answers, free_port
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
 from orchestration.processes import Process
 from orchestration.settings import Endpoints, write_endpoints
-from spark_jobs.contract import WINDOWS
 from spark_jobs.jobs import JOBS
 from tests.browser.conftest import DESKTOP
 from tests.stored import STEP_MS, Symbol, load_all
+from tickhouse.contract.names import WINDOWS
 
 pytestmark = pytest.mark.integration
 

@@ -24,10 +24,10 @@ from orchestration.alert_sensor import Cursor, alert_sensor
 from orchestration.outbox import FIRST_PAUSE, KEPT_SECONDS
 from orchestration.settings import OrchestrationSettings, SettingsError
 from producer.heartbeat import utc_text
-from spark_jobs.contract import WINDOWS
 from tests.dagster.conftest import definitions
 from tests.market_tables import append, rows
 from tests.webhook_receiver import Receiver
+from tickhouse.contract.names import WINDOWS
 
 
 @pytest.fixture

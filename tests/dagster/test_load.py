@@ -15,9 +15,9 @@ from orchestration.housekeeping import tidy_runs
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.resources import MongoResource
 from orchestration.watch import LOAD_POLICY
-from spark_jobs.contract import WINDOWS
 from tests.dagster.conftest import definitions, make_run
 from tests.zscore_tables import append, rows
+from tickhouse.contract.names import WINDOWS
 
 pytestmark = pytest.mark.integration
 

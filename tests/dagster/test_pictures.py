@@ -14,9 +14,9 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.picture_data import lag_curves, read_curves
 from orchestration.resources import MongoResource
 from orchestration.settings import Endpoints, write_endpoints
-from spark_jobs.contract import WINDOWS
 from tests.dagster.conftest import definitions
 from tests.market_tables import make
+from tickhouse.contract.names import WINDOWS
 
 START = datetime.datetime(2025, 5, 8, 12, tzinfo=datetime.UTC)
 TICKS = 1_000

@@ -18,11 +18,11 @@ from orchestration.lakehouse import Lakehouse
 from orchestration.maintenance import Maintenance, Policy
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.archive import TableTarget, append, create_table
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages, pack_results
 from spark_jobs.prices import _Writer
 from spark_jobs.published import table_rows
 from spark_jobs.tables import COLUMNS, arrow_schema
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 NOW = 1_746_677_558_300

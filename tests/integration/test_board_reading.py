@@ -20,8 +20,8 @@ from orchestration.board.scores import Scores
 from orchestration.board.watcher import Watcher
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.contract import WINDOWS
 from tests.stored import Symbol, load_all
+from tickhouse.contract.names import WINDOWS
 
 pytestmark = pytest.mark.integration
 MINUTE = 60_000

@@ -29,8 +29,8 @@ from orchestration.recomputation import RESULT_TABLES, complete_until
 from orchestration.reconcile import Findings, NothingToCompare, reconcile
 from orchestration.settings import PROJECT_ROOT
 from orchestration.table_snapshot import TableSnapshot
-from spark_jobs.contract import PRICE_SCALE
 from tests.history_tables import LATENESS_MS, History, Tick
+from tickhouse.contract.names import PRICE_SCALE
 
 pytestmark = pytest.mark.integration
 

@@ -29,8 +29,8 @@ from orchestration.mongo_load import (
     fault,
     load,
 )
-from spark_jobs.contract import WINDOWS
 from tests.zscore_tables import START_MS, append, rows, score
+from tickhouse.contract.names import WINDOWS
 
 pytestmark = pytest.mark.integration
 

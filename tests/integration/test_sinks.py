@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestration.local.broker import create_topics
-from spark_jobs.contract import ZSCORE_TOPIC
 from spark_jobs.jobs import COUNTS
 from spark_jobs.sinks import KafkaTarget, _Channel, next_unpublished
+from tickhouse.contract.names import ZSCORE_TOPIC
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,6 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from orchestration.local.broker import create_topics
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.offsets import Offsets
 from spark_jobs.packing import unpack
 from spark_jobs.reading import Reading
@@ -19,6 +18,7 @@ from spark_jobs.source_reader import SourceReader
 from spark_jobs.topic_reader import CutOff
 from spark_jobs.topics import TopicWatch
 from tests.broker_topics import remove_topics, transact
+from tickhouse.contract.names import TICKS_TOPIC
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from orchestration import alerts
 from orchestration.alert_sensor import ALERT_SECONDS, NEWEST_SECONDS
 from orchestration.settings import OrchestrationSettings
 from producer.walk import CATALOGUE, STEP_SECONDS, Walk
-from spark_jobs.contract import WINDOWS
 from spark_jobs.recompute import Ticks, scored
+from tickhouse.contract.names import WINDOWS
 
 LIMIT = OrchestrationSettings.model_fields["alert_zscore"].default
 DAY = round(86_400 / STEP_SECONDS)

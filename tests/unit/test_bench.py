@@ -23,10 +23,10 @@ from bench.provide import PEERS
 from bench.rates import Seen, best_correct, is_correct, ratio, rounded, summary, sustained
 from bench.ticks import START_MS, final_passages, final_statistics, payloads, random_walk
 from orchestration import processes
-from spark_jobs.acceptance import Tick, accept
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from tests.reference.ideal import snapshot
 from tests.reference.model import Message, evaluate
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
+from tickhouse.contract.validation import Tick, accept
 
 _LATER_MS = START_MS + 10**9
 

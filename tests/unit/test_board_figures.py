@@ -19,7 +19,7 @@ from orchestration.board.rows import Rows
 from orchestration.board.thinning import extremes, last_of_each
 from orchestration.board.view import View, view_of, view_of_search
 from orchestration.status import ProducerStatus, Status, StreamStatus
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 NOW = 1_800_000_000.0
 VIEW = View("BTCUSDT", "5m", "15min")

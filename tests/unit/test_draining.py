@@ -9,8 +9,8 @@ from orchestration.draining import Drain
 from orchestration.kafka import Offsets
 from orchestration.lakehouse import TableVersion
 from orchestration.mongo_load import COLLECTIONS, Loaded
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from spark_jobs.jobs import JOBS, TOPICS
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

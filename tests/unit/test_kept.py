@@ -7,8 +7,8 @@ import datetime
 import pytest
 
 from orchestration.kept import Cut, Kept, cut_anew, cut_text, keeps_no_more, kept_condition, kept_rows
-from spark_jobs.contract import WINDOWS
 from tests.zscore_tables import rows
+from tickhouse.contract.names import WINDOWS
 
 DAY = 864_000
 """A day in ticks."""

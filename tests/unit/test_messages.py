@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spark_jobs.messages
-from spark_jobs.contract import HIGHER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages, pack_results, portions
 from spark_jobs.published import read_statistics
+from tickhouse.contract.names import HIGHER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
 
 NOW = 1_746_677_558_300
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999

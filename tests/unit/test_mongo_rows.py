@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from orchestration.mongo_load import COLLECTIONS, Loaded, LoadError, documents_of, first_version
-from spark_jobs.contract import WINDOWS
 from tests.zscore_tables import rows
+from tickhouse.contract.names import WINDOWS
 
 
 def loaded(table_id: str, version: int) -> Loaded:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.asset_metadata import as_code
 from orchestration.pictures import LARGEST_BYTES, Curve, Curves, Values, draw, markdown
-from spark_jobs.contract import WINDOWS
+from tickhouse.contract.names import WINDOWS
 
 NOTHING = Curve(np.array([], "datetime64[ms]"), np.array([]))
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from orchestration.recomputation import RESULT_TABLES, complete_until, pieces
 from orchestration.result_rows import Rows, compare, joined, stored_rows, to_arrow
 from spark_jobs import recompute
-from spark_jobs.contract import PRICE_SCALE, Integers, price_text, timestamp_texts
 from spark_jobs.recompute import Ticks, distinct, on_time
 from tests.operators_without_spark import Published, publish, table_rows
 from tests.reference.exact import average_is_right, deviation_is_right, zscore_is_right
 from tests.reference.model import HORIZON_MS, LATENESS_MS, Message, evaluate
 from tests.reference.stream import generate
+from tickhouse.contract.arrays import Integers, timestamp_texts
+from tickhouse.contract.names import PRICE_SCALE, price_text
 
 DAY = 1_746_662_400_000  # 2025-05-08T00:00:00Z
 SYMBOL = "BTCUSDT"

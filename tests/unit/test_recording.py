@@ -11,7 +11,7 @@ import pytest
 from orchestration import recording
 from orchestration.recording import EXAMPLE, Recording, look_through, sentences
 from producer.lines import RecordingError
-from spark_jobs.acceptance import Tick, accept, parse_timestamp
+from tickhouse.contract.validation import Tick, accept, parse_timestamp
 
 SENT = parse_timestamp("2025-05-08T04:30:00Z")
 FILE = Path("ticks.jsonl")

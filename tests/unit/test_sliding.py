@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.contract import PRICE_SCALE, WINDOWS
 from spark_jobs.sliding import Statistics, advance, empty_index
+from tickhouse.contract.names import PRICE_SCALE, WINDOWS
 
 
 class DictChunks(dict[int, bytes]):

@@ -18,9 +18,9 @@ from orchestration.table_checks import (
     judge_scores,
 )
 from orchestration.table_rules import RULES, centre_bound
-from spark_jobs.contract import WINDOWS
 from spark_jobs.jobs import TABLES
 from spark_jobs.tables import COLUMNS
+from tickhouse.contract.names import WINDOWS
 
 DECLARED = [("symbol", "string"), ("price", "decimal(18,8)")]
 

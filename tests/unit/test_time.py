@@ -18,7 +18,6 @@ from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
 from spark_jobs.blobs import decode_blobs
-from spark_jobs.contract import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.operators import SymbolProcessor
@@ -31,6 +30,7 @@ from tests.reference.forms import stats_value, topic_results
 from tests.reference.model import LATENESS_MS, Message, evaluate
 from tests.reference.snapshot import Record, Snapshot
 from tests.reference.spelling import canonical
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOON = milliseconds_of("2025-05-08T12:00:00Z")

@@ -1,6 +1,6 @@
 """The accept rule against the reference on what hypothesis makes of its grammar, so that a difference is shrunk.
 
-The same at scale, and by every route, is in `tests/integration/test_fuzz_acceptance.py`.
+The same at scale, and by every route, is in `tests/integration/test_fuzz_validation.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.acceptance import Rejection, accept
 from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
+from tickhouse.contract.validation import Rejection, accept
 
 NOW = 1_746_677_558_300
 

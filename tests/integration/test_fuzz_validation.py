@@ -22,12 +22,12 @@ import pytest
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.acceptance import Tick, accept
-from spark_jobs.contract import TICKS_TOPIC
 from spark_jobs.packing import pack, unpack
 from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
 from tests.reference.fuzz import Fuzzed, fuzz
+from tickhouse.contract.names import TICKS_TOPIC
+from tickhouse.contract.validation import Tick, accept
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 SEED = int(os.environ.get("TICKHOUSE_FUZZ_SEED", "20250508"))

@@ -1,17 +1,11 @@
 """What goes over the wire: names, windows, units, and how prices and times are written.
 
 Belongs here: what every module that handles ticks or results must agree on. Does not belong here: what a tick is
-(`acceptance`), what results look like (`messages`), statistics (`sliding`, `passage`), state (`operators`), reading or
+(`validation`), what results look like (`messages`), statistics (`sliding`, `passage`), state (`operators`), reading or
 writing Kafka (`sinks`).
 """
 
 from __future__ import annotations
-
-import numpy as np
-import numpy.typing as npt
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 PRICE_SCALE = 10**8
 """Prices are handled as integers: this many units make 1."""
@@ -43,9 +37,3 @@ def price_text(price: int) -> str:
     """The exact decimal with eight places of a price in 1e-8 units."""
     whole, fraction = divmod(price, PRICE_SCALE)
     return f"{whole}.{fraction:08d}"
-
-
-def timestamp_texts(timestamps: Integers) -> list[str]:
-    """Milliseconds since the epoch as `2025-05-08T13:06:00.000Z`, one for each."""
-    texts: list[str] = np.datetime_as_string(timestamps.astype("datetime64[ms]"), unit="ms", timezone="UTC").tolist()
-    return texts

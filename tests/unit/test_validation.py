@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs import acceptance
-from spark_jobs.acceptance import Rejection, Tick
-from spark_jobs.contract import price_text
 from tests.batch_verdicts import batch_verdicts
+from tickhouse.contract import validation
+from tickhouse.contract.names import price_text
+from tickhouse.contract.validation import Rejection, Tick
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
@@ -25,7 +25,7 @@ def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str =
 
 def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
     """The verdict on one message, which must be the same in a batch."""
-    verdict = acceptance.accept(value, record_timestamp)
+    verdict = validation.accept(value, record_timestamp)
     assert batch_verdicts([value], [record_timestamp]) == [verdict]
     return verdict
 

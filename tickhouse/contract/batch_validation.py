@@ -1,7 +1,7 @@
 """The accept/reject rule applied to many messages at once, to the answers that it gives for each.
 
 Belongs here: reading whole columns of well-formed messages, and handing all others to the rule. Does not belong here:
-the rule (`acceptance`): what is said here about a message must be what it says.
+the rule (`validation`): what is said here about a message must be what it says.
 
 Only messages that surely are ticks are read here: one pattern finds those that are written as producers write them, and
 what a pattern cannot decide is calculated. All that is left goes to the rule, one by one, so that nothing is ever
@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs.acceptance import END_MS, FIRST_MS, MAXIMUM_LEAD_MS, Tick, accept
-from spark_jobs.contract import Integers
+from tickhouse.contract.arrays import Integers
+from tickhouse.contract.validation import END_MS, FIRST_MS, MAXIMUM_LEAD_MS, Tick, accept
 
 _Bytes = npt.NDArray[np.uint8]
 _Flags = npt.NDArray[np.bool_]

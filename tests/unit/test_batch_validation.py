@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs import batch_acceptance
-from spark_jobs.acceptance import Rejection, Tick, accept
-from spark_jobs.batch_acceptance import accept_batch
 from tests.batch_verdicts import batch_verdicts
 from tests.reference.fuzz import fuzz
+from tickhouse.contract import batch_validation
+from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.validation import Rejection, Tick, accept
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 LATEST = 253_402_300_799_999
@@ -144,7 +144,7 @@ def test_what_producers_write_is_read_by_columns(monkeypatch: pytest.MonkeyPatch
     by_json = json.dumps({"symbol": PARTS[0], "price": float(PARTS[1]), "timestamp": PARTS[2]}).encode()
     times = ("2025-05-08T04:12:38.3Z", "2025-05-08T04:12:38.300999999Z", "2025-05-08T06:12:38.30+02:00")
     values = [GOOD, by_json, message(*PARTS, quote='"'), *(message(*PARTS[:2], time) for time in times)]
-    monkeypatch.setattr(batch_acceptance, "accept", refuse)
+    monkeypatch.setattr(batch_validation, "accept", refuse)
     assert batch_verdicts(values, [NOW] * len(values)) == [TICK] * len(values)
 
 

@@ -1,7 +1,7 @@
 """The accept/reject rule for ticks: what decides about one message.
 
 Belongs here: anything that decides what a tick is, as pure functions on bytes and numbers. Does not belong here: what
-is JSON (`strict_json`), applying the rule to whole batches (`batch_acceptance`, which must always agree with this).
+is JSON (`strict_json`), applying the rule to whole batches (`batch_validation`, which must always agree with this).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spark_jobs.contract import PRICE_SCALE
-from spark_jobs.strict_json import Member, NotJson, object_members
+from tickhouse.contract.names import PRICE_SCALE
+from tickhouse.contract.strict_json import Member, NotJson, object_members
 
 MAXIMUM_LEAD_MS = 60_000
 """How far a tick's timestamp may be ahead of its Kafka record's own, in milliseconds."""

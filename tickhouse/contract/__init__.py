@@ -1,0 +1,1 @@
+"""What goes over the wire: names and units, and which messages are ticks."""
