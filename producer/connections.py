@@ -16,12 +16,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import requests.adapters
+import socks
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.contrib.socks import SOCKSConnection, SOCKSHTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
 _CONNECTING = 0.6  # share of the time that may go by until there is a connection
@@ -82,6 +84,29 @@ class Allowance:
         self._left -= count
         return count
 
+    def connect_through(self, proxy: Mapping[str, Any], host: str, port: int) -> socks.socksocket:
+        """A connection through a SOCKS proxy, described as urllib3 does. Raises OSError.
+
+        Its share of the time is that of any connection; what the proxy says counts as received.
+        """
+        until = _now() + self.seconds_left() * _CONNECTING
+        proxy_port = proxy["proxy_port"] or 1080
+        family, _, _, _, address = _look_up(proxy["proxy_host"], int(proxy_port), until - _now())[0]
+        if not proxy["rdns"]:
+            host = _look_up(host, port, until - _now())[0][4][0]
+        opened = _socks_socket(self)(family)
+        opened.set_proxy(
+            proxy["socks_version"], address[0], address[1], proxy["rdns"], proxy["username"], proxy["password"]
+        )
+        opened.settimeout(max(0.001, until - _now()))
+        try:
+            opened.connect((host, port))
+            opened.settimeout(self.seconds_left())  # for a TLS handshake
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
     def connect(self, host: str, port: int, options: Iterable[tuple[Any, ...]]) -> socket.socket:
         """A connection to the first of the host's addresses that takes one. Raises OSError.
 
@@ -120,6 +145,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, allowance: Allowance) -> None:
         self._pools = _pool_classes(allowance)
+        self._socks_pools = _socks_pool_classes(allowance)
         self._context = create_urllib3_context()
         self._context.sslsocket_class = _encrypted_socket(allowance)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
@@ -128,10 +154,13 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*arguments, ssl_context=self._context, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
-    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.ProxyManager:
-        contexts = {"ssl_context": self._context, "proxy_ssl_context": self._context}
-        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **contexts, **options)
-        manager.pool_classes_by_scheme = self._pools
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.PoolManager:
+        through_socks = proxy.lower().startswith("socks")
+        contexts = {"ssl_context": self._context}
+        if not through_socks:
+            contexts["proxy_ssl_context"] = self._context
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **contexts, **options)
+        manager.pool_classes_by_scheme = self._socks_pools if through_socks else self._pools
         return manager
 
 
@@ -171,6 +200,14 @@ def _plain_socket(allowance: Allowance) -> type[socket.socket]:
     return Plain
 
 
+def _socks_socket(allowance: Allowance) -> type[socks.socksocket]:
+    class Socks(socks.socksocket):
+        def recv_into(self, *arguments: Any) -> int:
+            return allowance.read(self, lambda: super(Socks, self).recv_into(*arguments))
+
+    return Socks
+
+
 def _encrypted_socket(allowance: Allowance) -> type[ssl.SSLSocket]:
     class Encrypted(ssl.SSLSocket):
         def recv_into(self, *arguments: Any) -> int:
@@ -187,6 +224,24 @@ def _pool_classes(allowance: Allowance) -> dict[str, type[urllib3.HTTPConnection
     class Encrypted(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             return allowance.connect(self._dns_host, self.port or 443, self.socket_options or ())
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    return {"http": PlainPool, "https": EncryptedPool}
+
+
+def _socks_pool_classes(allowance: Allowance) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    class Plain(SOCKSConnection):
+        def _new_conn(self) -> socks.socksocket:
+            return allowance.connect_through(self._socks_options, self.host, self.port or 80)
+
+    class Encrypted(SOCKSHTTPSConnection):
+        def _new_conn(self) -> socks.socksocket:
+            return allowance.connect_through(self._socks_options, self.host, self.port or 443)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain

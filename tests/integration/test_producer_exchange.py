@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -17,6 +19,7 @@ from producer.answers import Hopeless, Prices, Refusal, read_answer
 from producer.exchange import PriceClient, Received
 from producer.simulator import FAILURES, WEIGHT_LIMIT, Exchange, Failure, Simulator
 from producer.walk import CATALOGUE, Walk
+from tests.socks_server import socks_server
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SHIBUSDT")
 SECONDS = 1.2
@@ -124,6 +127,49 @@ def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert isinstance(ask(PriceClient(simulator.url, SYMBOLS, SECONDS)), Prices)
+
+
+def through(proxy: str, monkeypatch: pytest.MonkeyPatch, url: str) -> PriceClient:
+    """A client whose environment names that proxy for everything."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", proxy)
+    return PriceClient(url, SYMBOLS, SECONDS)
+
+
+def test_a_socks_proxy_that_resolves_names_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socks_server(urlsplit(simulator.url).port or 0, (b"me", b"pass")) as proxy:
+        client = through(f"socks5h://me:pass@127.0.0.1:{proxy.port}", monkeypatch, "http://exchange.test:8080")
+        assert all(isinstance(ask(client), Prices) for _ in range(3))
+        client.close()
+        assert proxy.asked_for == [("exchange.test", 8080)], (
+            "one connection is kept open, and all goes through the proxy"
+        )
+        wrong = through(f"socks5h://me:wrong@127.0.0.1:{proxy.port}", monkeypatch, "http://exchange.test")
+        refusal = ask(wrong)
+        assert isinstance(refusal, Refusal)
+        assert "authentication failed" in refusal.reason
+        assert "wrong" not in refusal.reason
+
+
+def test_a_socks_proxy_for_names_that_are_resolved_here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socks_server(urlsplit(simulator.url).port or 0) as proxy:
+        client = through(f"socks5://localhost:{proxy.port}", monkeypatch, "http://192.0.2.7")
+        assert isinstance(ask(client), Prices)
+        client.close()
+    assert proxy.asked_for == [("192.0.2.7", 80)]
+
+
+def test_a_socks_proxy_that_has_no_way_or_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socks_server(1, reply=4) as proxy:
+        refusal = ask(through(f"socks5h://127.0.0.1:{proxy.port}", monkeypatch, "http://exchange.test"))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.kind, "Host unreachable" in refusal.reason) == ("connection", True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"socks5h://127.0.0.1:{silent.getsockname()[1]}"
+        refusal = ask(through(address, monkeypatch, "https://exchange.test"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.kind == "timeout"
 
 
 # The simulator itself

@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -25,6 +26,7 @@ from orchestration.local.ports import free_port
 from producer.answers import Prices, Refusal, read_answer
 from producer.exchange import PriceClient
 from tests.peers import Behaviour, Peer
+from tests.socks_server import socks_server
 
 SECONDS = 0.7
 LEEWAY = 0.6  # a busy machine
@@ -259,6 +261,24 @@ def test_a_private_authority_counts_when_the_environment_names_it(peer: PeerMake
     assert [type(ask(client, memory=20_000_000)) for _ in range(3)] == [Prices] * 3
     assert server.connections == 1
     client.close()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_through_a_socks_proxy_the_exchange_proves_itself_and_is_bounded(
+    peer: PeerMaker, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    tls = server_context(authority.issue_cert("exchange.test"))
+    for behave, outcome in ((answer(GOOD), Prices), (for_ever(OK, b"X: y\r\n", 0.05), "timeout")):
+        server = peer(behave, tls=tls)
+        with socks_server(urlsplit(server.url).port or 0) as proxy:
+            monkeypatch.setenv("all_proxy", f"socks5h://127.0.0.1:{proxy.port}")
+            got = ask(PriceClient("https://exchange.test", ("BTCUSDT",), SECONDS))
+            assert (got.kind if isinstance(got, Refusal) else type(got)) == outcome
+            impostor = ask(PriceClient("https://another.test", ("BTCUSDT",), SECONDS))
+            assert isinstance(impostor, Refusal)
+            assert impostor.kind == "connection"
 
 
 def old_protocol(certificate: trustme.LeafCert) -> ssl.SSLContext:
