@@ -7,46 +7,99 @@ Imports that take long are inside the commands: help and mistakes should answer 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from orchestration import terminal
+from orchestration.marker import NotOurs
 from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
 
 if TYPE_CHECKING:
+    from orchestration.home import Contents
     from orchestration.sql import Answer
     from orchestration.status import Status
 
-app = typer.Typer(
+
+class _Commands(typer.Typer):
+    """All commands, whatever is wrong with what they are to write to, or with the current folder."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        wrong = terminal.repair() or _current_folder()
+        if wrong is not None:
+            self._end(wrong)
+        try:
+            try:
+                return super().__call__(*arguments, **keywords)
+            finally:
+                terminal.flush()
+        except BrokenPipeError:
+            self._end(None)  # who has stopped reading need not be told
+        except OSError as error:
+            what = "The output cannot be written" if error.filename is None else str(error.filename)
+            self._end(f"{what}: {error.strerror or error}")
+
+    @staticmethod
+    def _end(sentence: str | None) -> NoReturn:
+        terminal.give_up()
+        if sentence is not None:
+            with suppress(OSError):
+                _failure(sentence)
+            terminal.give_up()
+        raise SystemExit(1)
+
+
+def _current_folder() -> str | None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "The current folder has been deleted: change to one that exists, and run the same again"
+    return None
+
+
+app = _Commands(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Live crypto prices, from exchange to serving store, exactly once, under Dagster.\n\n"
     "[bold]tickhouse up[/bold] runs everything on this machine; [bold]tickhouse status[/bold] shows how it is; "
     "[bold]tickhouse sql[/bold] asks the tables. Every option can also be set as TICKHOUSE_… in the environment.",
 )
-_ENDLESS = 100_000
-# Into a file or a pipe nothing is cut off, however long; who wants tables narrow says so, as COLUMNS. Sentences are not
-# broken even then: paths and commands in them are there to be found and copied.
-_out, _errors = (
-    Console(stderr=stream is sys.stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else _ENDLESS)
-    for stream in (sys.stdout, sys.stderr)
-)
+terminal.clean_sizes()
+# Who wants tables narrow says so, as COLUMNS. Sentences are not broken even then: paths and commands in them are there
+# to be found and copied.
+_out = Console(width=terminal.width(sys.stdout))
+_errors = Console(stderr=True, width=terminal.width(sys.stderr))
 _NOT_AT_WORK = 3
 """What `systemctl status` says, too, of what does not run."""
 
+
+def _path(text: str) -> Path:
+    if not text:  # would be the current folder
+        raise typer.BadParameter("a path is empty: name a file or folder, or leave the option out")
+    return Path(text)
+
+
 Home = Annotated[
-    Path | None, typer.Option(help="Folder of all data. [dim]TICKHOUSE_HOME, else .tickhouse[/dim]", show_default=False)
+    Path | None,
+    typer.Option(
+        parser=_path,
+        metavar="PATH",
+        help="Folder of all data. [dim]TICKHOUSE_HOME, else .tickhouse[/dim]",
+        show_default=False,
+    ),
 ]
 
 
@@ -81,7 +134,11 @@ def _failure(*sentences: str, code: int = 1) -> typer.Exit:
 
 def _confirm(question: str, otherwise: str) -> None:
     """Ask; whoever does not agree is told what has not happened. Raises Exit, with code 1."""
-    if not typer.confirm(question):
+    try:
+        agreed = typer.confirm(question)
+    except typer.Abort:  # nobody is there to answer
+        agreed = False
+    if not agreed:
         if not sys.stdin.isatty():  # an answer that was typed has ended the line itself
             _out.print()
         _out.print(otherwise)
@@ -151,7 +208,7 @@ def up(
         try:
             spinner.update("Starting")
             stack.bring_up(settings, ui=ui, say=say, progress=progress, ready=ready, waiting=waiting)
-        except (FetchFailed, AlreadyRunning, *stack.STARTUP_FAILURES) as error:
+        except (FetchFailed, AlreadyRunning, NotOurs, *stack.STARTUP_FAILURES) as error:
             raise _failure(f"{error}") from error
         except OSError as error:
             raise _failure(f"the stack cannot go on: {error}") from error
@@ -190,7 +247,7 @@ def down(home: Home = None) -> None:
     try:
         with _out.status("Stopping"):
             was_running = stack.request_down(settings.home)
-    except (stack.StackError, AlreadyRunning, ProcessError) as error:
+    except (stack.StackError, AlreadyRunning, NotOurs, ProcessError) as error:
         raise _failure(f"{error}") from error
     nothing = f"Nothing runs with the home {escape(str(settings.home))}."
     _out.print("Everything is stopped." if was_running else nothing, soft_wrap=True)
@@ -221,7 +278,8 @@ def status(
     try:
         seen = collect(settings)
         if as_json:
-            sys.stdout.write(seen.model_dump_json(indent=2) + "\n")
+            # In ASCII, as every encoding has it.
+            sys.stdout.write(json.dumps(seen.model_dump(mode="json"), indent=2) + "\n")
         elif watch:
             seen = _watch(seen, lambda: collect(_settings(home=home)))
         else:
@@ -353,7 +411,9 @@ def sql(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="A file for the rows: .csv, .parquet, or .json or .jsonl (JSON lines)."),
+        typer.Option(
+            parser=_path, metavar="FILE", help="A file for the rows: .csv, .parquet, or .json or .jsonl (JSON lines)."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
     limit: Annotated[
@@ -515,19 +575,42 @@ def reset(
 ) -> None:
     """Delete all data of a home: topics, tables, checkpoints, collections. Downloaded tools stay."""
     settings = _settings(home=home)
+    from orchestration.home import look, require_removable
     from orchestration.local.instance import AlreadyRunning, holder
     from orchestration.stack import remove_data
 
-    if holder(settings.home) is not None:
-        raise _failure(f"the stack of {settings.home} is running: `tickhouse down --home {settings.home}` first")
-    if not (settings.home / "run").is_dir():
-        raise _failure(f"{settings.home} is not a home of tickhouse: there is nothing to delete")
-    if not yes:
-        _confirm(f"Delete {settings.home} with all prices and results in it?", "Nothing is deleted.")
+    folder = settings.home
     try:
-        remaining = remove_data(settings)
-    except (AlreadyRunning, ProcessError) as error:
+        if holder(folder) is not None:
+            raise _failure(f"the stack of {folder} is running: `tickhouse down --home {folder}` first")
+        require_removable(folder)
+        _tell_what_goes(look(folder))
+        if not yes:
+            _confirm(f"Delete this from {folder}?", "Nothing is deleted.")
+        try:
+            removed = remove_data(folder)
+        except OSError as error:
+            raise _failure(
+                f"{error.filename} cannot be deleted ({error.strerror}); what came before it is deleted. Remove the "
+                "cause and run the same again"
+            ) from error
+    except (AlreadyRunning, NotOurs, ProcessError) as error:
         raise _failure(f"{error}") from error
-    _out.print(f"{escape(str(settings.home))} is deleted.", soft_wrap=True)
-    for uri in remaining:
-        _out.print(f"[yellow]•[/yellow] {escape(uri)} is not in it and stays: remove it, too, before the next start.")
+    done = "holds nothing of Tickhouse any more" if removed.stays else "is deleted"
+    _out.print(f"{escape(str(folder))} {done}.", soft_wrap=True)
+    for uri in (settings.lakehouse, settings.checkpoints):
+        if not Path(uri).is_relative_to(folder):
+            _out.print(
+                f"[yellow]•[/yellow] {escape(uri)} is not in it and stays: remove it, too, before the next start.",
+                soft_wrap=True,
+            )
+
+
+def _tell_what_goes(contents: Contents) -> None:
+    from rich.filesize import decimal
+
+    for part, tally in contents.parts.items():
+        size = f"{tally.files:,} files, {decimal(tally.size_bytes)}"
+        _out.print(f"  [bold]{part.name:<15}[/bold]{part.content:<26}{size}", soft_wrap=True, highlight=False)
+    for path, reason in contents.stays:
+        _out.print(f"[yellow]•[/yellow] {escape(str(path))} stays: {reason}.", soft_wrap=True, highlight=False)

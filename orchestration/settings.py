@@ -28,6 +28,7 @@ from spark_jobs.kafka_access import KafkaSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "TICKHOUSE_"
+ENDPOINTS = "endpoints.json"
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -186,7 +187,7 @@ class OrchestrationSettings(KafkaSettings):
 
 def read_endpoints(home: Path) -> Endpoints | None:
     """The addresses chosen by the stack of that home; None when it was never started."""
-    path = home / "endpoints.json"
+    path = home / ENDPOINTS
     try:
         return Endpoints.model_validate(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
@@ -197,7 +198,7 @@ def read_endpoints(home: Path) -> Endpoints | None:
 
 def write_endpoints(home: Path, endpoints: Endpoints) -> None:
     """Replace the addresses of that home in one step."""
-    write_json(home / "endpoints.json", endpoints.model_dump())
+    write_json(home / ENDPOINTS, endpoints.model_dump())
 
 
 def _sentence(error: ValidationError) -> str:

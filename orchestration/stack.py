@@ -8,7 +8,6 @@ Belongs here: the order of things. Does not belong here: what the services are (
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from types import FrameType
 from confluent_kafka import KafkaException
 from pydantic import SecretStr
 
+from orchestration import home as homes
 from orchestration import processes, services
 from orchestration.arrival import Arrival
 from orchestration.keeper import Keeper
@@ -87,6 +87,7 @@ def bring_up(
     the parts raise when they cannot start; the stack is down then, too.
     """
     with only_instance(settings.home), _stop_requests() as stop:
+        homes.mark(settings.home)
         _end_leftovers(settings.home, say)
         stack = _Stack(settings, ui, say, stop)
         try:
@@ -114,7 +115,7 @@ def request_down(home: Path) -> bool:
     """
     pid = holder(home)
     if pid is None:
-        if not home.is_dir():
+        if not homes.is_home(home):
             return False
         with only_instance(home):
             return take_down(home) > 0
@@ -143,20 +144,20 @@ def take_down(home: Path) -> int:
     return len(running)
 
 
-def remove_data(settings: OrchestrationSettings) -> list[str]:
-    """Delete a home while nothing runs in it. Returns the URIs of tables and checkpoints that lie elsewhere and stay.
+def remove_data(home: Path) -> homes.Contents:
+    """Delete what is in a home while nothing runs in it, and the home, too, if nothing is left.
 
-    Raises AlreadyRunning, and ProcessError when processes run that no `up` watches over.
+    Raises NotOurs, AlreadyRunning, ProcessError when processes run that no `up` watches over, and OSError.
     """
-    home = settings.home
+    homes.require_removable(home)
     with only_instance(home):
+        homes.require_removable(home)  # another removal may have been quicker
         running = _running(home)
         if running:
             raise processes.ProcessError(
                 f"{', '.join(running)} of {home} still run: stop them with `tickhouse down --home {home}`"
             )
-        shutil.rmtree(home)
-    return [uri for uri in (settings.lakehouse, settings.checkpoints) if not Path(uri).is_relative_to(home)]
+        return homes.remove(home)
 
 
 def _running(home: Path) -> dict[str, processes.Process]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from orchestration import processes
+from orchestration.home import mark
 from orchestration.local import broker as kafka
 from orchestration.local import class_data, mongod
 from orchestration.local.artifacts import ensure_tools, kafka_jars, mongod_binary
@@ -127,6 +128,7 @@ def home(tmp_path: Path, guard: Callable[[Path], None]) -> Iterator[Path]:
     """A home of the test's own; what was started in it is stopped after the test."""
     folder = tmp_path / "home"
     folder.mkdir()
+    mark(folder)
     guard(folder)
     yield folder
     stop_all(folder)

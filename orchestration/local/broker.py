@@ -81,6 +81,16 @@ appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %p %c{1}: %m%n
 """
 
 
+def java_property(value: str) -> str:
+    """A value as `java.util.Properties` reads it: in ASCII, and without what would end or change it."""
+    return "".join(one if (one.isascii() and one.isalnum()) or one in "/._-" else _escape(one) for one in value)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
+
+
 class TopicMismatch(Exception):
     """A topic exists with another number of partitions than it must have; the message says what to do."""
 
@@ -111,7 +121,7 @@ class Broker:
             # Formatted beside its place and renamed: an interrupted format leaves nothing that looks complete.
             unfinished = self.directory / "data.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
-            self._write_properties(unfinished)
+            self.write_properties(unfinished)
             command = [*self._java(java, kafka_jars), "kafka.tools.StorageTool", "format"]
             command += ["--cluster-id", _CLUSTER_ID, "--config", str(self._properties)]
             result = subprocess.run(command, capture_output=True, text=True)
@@ -119,20 +129,22 @@ class Broker:
                 last = (result.stderr or result.stdout).strip().splitlines()[-1:]
                 raise NotReady(f"the broker's storage {data} cannot be formatted: {' '.join(last)}")
             unfinished.rename(data)
-        self._write_properties(data)
+        self.write_properties(data)
 
     def command(self, java: Java, kafka_jars: Path, java_options: Sequence[str] = ()) -> list[str]:
         """The command that runs it in the foreground; SIGTERM stops it cleanly. `java_options`: further ones."""
         return [*self._java(java, kafka_jars, java_options), "kafka.Kafka", str(self._properties)]
 
-    def _write_properties(self, data: Path) -> None:
+    def write_properties(self, data: Path) -> None:
+        """Write the configuration of a broker with its storage in `data`."""
         self._properties.write_text(
             _CONFIGURATION.format(
                 port=self.port,
                 controller_port=self.controller_port,
-                data=data,
+                data=java_property(str(data)),
                 retention_minutes=_TEN_YEARS_MINUTES,
-            )
+            ),
+            encoding="ascii",
         )
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from orchestration import home as homes
 from orchestration import processes
 from orchestration.local.artifacts import missing, mongod_on_path
 from orchestration.local.instance import holder
@@ -69,6 +70,10 @@ def _python(version: tuple[int, ...]) -> Iterator[str]:
 
 
 def _home(home: Path) -> Iterator[str]:
+    reason = homes.obstacle(home)
+    if reason is not None:
+        yield f"{reason}, with --home or TICKHOUSE_HOME."
+        return
     folder = _existing(home)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         yield f"The home {home} cannot be written to: choose another with --home or TICKHOUSE_HOME."

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+LOCK = "tickhouse.lock"
 _GLANCE_SECONDS = 1.0
 """Longer than anyone holds the lock who only looks whether it is held, and than a holder takes to write its pid."""
 
@@ -24,22 +25,40 @@ class AlreadyRunning(RuntimeError):
 @contextmanager
 def only_instance(home: Path) -> Iterator[None]:
     """Hold the home's lock, creating the home. Raises AlreadyRunning. A holder that is killed lets go of it."""
-    home.mkdir(parents=True, exist_ok=True)
-    with _path(home).open("a+", encoding="utf-8") as file:
-        deadline = time.monotonic() + _GLANCE_SECONDS
-        while not _try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise AlreadyRunning(
-                    f"The home {home} is in use by process {holder(home)}: stop it with `tickhouse down --home {home}`."
-                )
-            time.sleep(0.02)
+    deadline = time.monotonic() + _GLANCE_SECONDS
+    while True:
+        home.mkdir(parents=True, exist_ok=True)
+        with _path(home).open("a+", encoding="utf-8") as file:
+            while not _try_lock(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise AlreadyRunning(
+                        f"The home {home} is in use by process {holder(home)}: stop it with "
+                        f"`tickhouse down --home {home}`."
+                    )
+                time.sleep(0.02)
+            if _is_in_place(file, home):
+                with _saying_who(file):
+                    yield
+                return
+
+
+def _is_in_place(file: IO[str], home: Path) -> bool:
+    """Whether the lock that is held is still the home's: a removal, which holds it as well, deletes it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), _path(home).stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _saying_who(file: IO[str]) -> Iterator[None]:
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    try:
+        yield
+    finally:
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
 
 
 def holder(home: Path) -> int | None:
@@ -70,4 +89,4 @@ def _try_lock(file: IO[str], kind: int) -> bool:
 
 
 def _path(home: Path) -> Path:
-    return home / "tickhouse.lock"
+    return home / LOCK

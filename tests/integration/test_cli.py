@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -187,19 +188,23 @@ def _read(terminal: int) -> bytes:
 
 
 def test_reset_tells_what_lies_elsewhere(home: Path, tmp_path: Path) -> None:
-    (home / "run").mkdir()
     answer = tickhouse("reset", "--yes", "--home", str(home), TICKHOUSE_LAKEHOUSE=str(tmp_path / "tables"))
     assert answer.returncode == 0
     assert f"{tmp_path / 'tables'} is not in it and stays" in answer.stdout
     assert "checkpoints" not in answer.stdout
 
 
-def test_reset_asks_first(home: Path) -> None:
-    assert "not a home of tickhouse" in tickhouse("reset", "--yes", "--home", str(home)).stderr
-    (home / "run").mkdir()
+def test_reset_tells_what_it_deletes_and_asks_first(home: Path, tmp_path: Path) -> None:
+    assert "not a home of tickhouse" in tickhouse("reset", "--yes", "--home", str(tmp_path)).stderr
+    make(home / "lakehouse", seed=2, symbols=("BTCUSDT",), ticks=3)
+    (home / "notes.txt").touch()
     refused = tickhouse("reset", "--home", str(home), answer="n\n")
     assert refused.returncode == 1
+    assert re.search(r"lakehouse +Delta tables +[1-9][0-9]* files, [0-9.]+ kB\n", refused.stdout)
+    assert f"{home / 'notes.txt'} stays: not made by Tickhouse" in refused.stdout
     assert refused.stdout.endswith("[y/N]: \nNothing is deleted.\n")
-    assert home.exists()
+    assert "Nothing is deleted." in tickhouse("reset", "--home", str(home)).stdout, "nobody to answer"
+    assert (home / "lakehouse" / "prices").exists()
+    (home / "notes.txt").unlink()
     assert tickhouse("reset", "--home", str(home), answer="y\n").returncode == 0
     assert not home.exists()
