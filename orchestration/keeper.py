@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from orchestration import processes
+from orchestration.local.broker import NotReady
 from orchestration.services import Service
 from orchestration.supervisor import DEFAULT_POLICY, History, Policy, decide
 
@@ -39,6 +40,12 @@ class Keeper:
     def alive(self, name: str) -> bool:
         """Whether the service runs."""
         return self._running_seconds(name) is not None
+
+    def require(self, name: str) -> None:
+        """Raises NotReady, saying how it ended, when the service does not run."""
+        if not self.alive(name):
+            ended = self._last_error(name) or "it ended"
+            raise NotReady(f"{name} has not started: {ended} (see {self._log(name)})")
 
     def look(self) -> None:
         """Look at each service once, and start what is down and due. Raises ProcessError for a damaged record."""
@@ -69,7 +76,8 @@ class Keeper:
         )
         self._histories[name] = decision.history
         if decision.action == "start":
-            self._say(f"{name} has ended by itself; starting it again (see {self._log(name)})")
+            ended = self._how_it_ended(name) or "by itself"
+            self._say(f"{name} has ended {ended}; starting it again (see {self._log(name)})")
             try:
                 processes.start(self._home, name, service.command, self._environment)
             except processes.ProcessError as error:
@@ -99,8 +107,12 @@ class Keeper:
         process = processes.recorded(self._home, name)
         if process is not None and heartbeat.get("pid") == process.pid and heartbeat.get("error"):
             return str(heartbeat["error"])
-        code = self._exit_code(name)
-        return f"exit code {code}" if code is not None else None
+        ended = self._how_it_ended(name)
+        return f"it ended {ended}" if ended is not None else None
+
+    def _how_it_ended(self, name: str) -> str | None:
+        process = processes.recorded(self._home, name)
+        return processes.how_it_ended(process) if process else None
 
     def _log(self, name: str) -> Path:
         return self._home / "logs" / f"{name}.log"

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import psutil
 
+from orchestration import endings
+
 Wanted = Literal["running", "stopped"]
 
 LOG_BYTES = 50_000_000  # a log larger than this is set aside once, as <name>.log.1, at the next start
@@ -175,6 +177,12 @@ def exit_code(process: Process) -> int | None:
         return None
     # Its first thread is seen to have ended a moment before the last one has, and with it the process.
     return child.wait(_ENDING_SECONDS)
+
+
+def how_it_ended(process: Process) -> str | None:
+    """How an ended process ended, with the likely cause, if this interpreter started it; None otherwise."""
+    code = exit_code(process)
+    return None if code is None else endings.told(process.name, code)
 
 
 def read_heartbeat(home: Path, name: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestration import endings
 from orchestration.processes import read_heartbeat
 from orchestration.settings import PREFIX, OrchestrationSettings
 from spark_jobs.file_lock import LockHeld, held
@@ -80,7 +81,8 @@ def _send(
     seen = _heartbeat(folder, producer.pid)
     if seen.get("state") != "ended":
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise ReplayFailed(seen.get("error") or (lines[-1] if lines else f"exit code {producer.returncode}; see {log}"))
+        ended = f"it ended {endings.told('producer', producer.returncode)}; see {log}"
+        raise ReplayFailed(seen.get("error") or (ended if producer.returncode < 0 or not lines else lines[-1]))
     return int(seen["acknowledged"])
 
 

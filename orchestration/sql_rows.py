@@ -96,17 +96,22 @@ def write_file(answer: Answer, file: Path, form: str, *, overwrite: bool) -> int
     """
     with _appearing(file, overwrite=overwrite) as partial:
         if form == "parquet":
-            with partial.open("xb") as binary:
+            with partial.open("wb") as binary:
                 return _write_parquet(answer, binary)
-        with partial.open("x", encoding="utf-8", newline="") as text:
+        with partial.open("w", encoding="utf-8", newline="") as text:
             return _TEXT_WRITERS[form](answer, text)
 
 
 @contextmanager
 def _appearing(file: Path, *, overwrite: bool) -> Iterator[Path]:
     """A path beside `file` to write to, which takes its name when all went well."""
+    if file.exists() and not file.is_file():
+        yield file  # a pipe or a device is written to: replacing it would take it away from everybody
+        return
     _refuse_existing(file, overwrite=overwrite)
+    file = file.resolve()  # of a link, what it leads to
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+    partial.open("x").close()  # one that is there is not ours to delete
     try:
         yield partial
         _refuse_existing(file, overwrite=overwrite)  # it may have come up since

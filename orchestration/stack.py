@@ -316,12 +316,13 @@ class _Stack:
                 raise Stopped
 
     def _alive(self, name: str) -> Callable[[], bool]:
-        """For waiting: whether the service lives; ends the wait when the stack is to stop."""
+        """For waiting: whether the service lives; ends the wait when it does not, or when the stack is to stop."""
 
         def look() -> bool:
             if self._stop.is_set():
                 raise Stopped
-            return self._keeper.alive(name)
+            self._keeper.require(name)
+            return True
 
         return look
 
@@ -329,7 +330,8 @@ class _Stack:
         alive = self._alive(name)
         deadline = time.monotonic() + _READY_SECONDS
         while not answers(port):
-            if not alive() or time.monotonic() > deadline:
+            alive()
+            if time.monotonic() > deadline:
                 raise NotReady(f"{name} has not started: see {self._home / 'logs' / name}.log")
             time.sleep(0.1)
 

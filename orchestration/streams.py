@@ -80,6 +80,7 @@ class Streams:
             heartbeat=processes.read_heartbeat(self._home, name),
             now=time.time(),
             lag=lag,
+            ended=processes.how_it_ended(process) if process and not alive else None,
         )
 
     def given_up(self) -> dict[str, str]:
@@ -154,10 +155,10 @@ class Streams:
         finally:
             # Whatever ends this wait, a cancelled run included, ends the process.
             self._stop(process)
-        code = processes.exit_code(process)
-        if code != 0:
-            error = self.observe(name).error
-            raise StreamError(self._told(name, f"{name} ended with exit code {code}: {error}"))
+        if processes.exit_code(process) != 0:
+            ended, error = f"ended {processes.how_it_ended(process)}", self.observe(name).error
+            why = f"{name} {ended}" if error == ended else f"{name} {ended}: {error}"
+            raise StreamError(self._told(name, why))
         return self.observe(name)
 
     def log_path(self, name: str) -> Path:

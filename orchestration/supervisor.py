@@ -172,6 +172,10 @@ class Patience:
 
 
 DEFAULT_PATIENCE = Patience()
+_WITHOUT_A_WORD = (
+    "without a word, as what is killed by a signal does (SIGKILL when memory runs out: `dmesg` says so): its log may "
+    "say more"
+)
 
 
 @dataclass(frozen=True)
@@ -203,19 +207,20 @@ def judge_stream(
     heartbeat: Mapping[str, Any] | None,
     now: float,
     lag: int | None = None,
+    ended: str | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> StreamView:
     """Judge a stream by its process and its heartbeat.
 
     `pid`: of the last process recorded for it, None when there never was one; `alive` and `started_at` (epoch seconds)
     are that process's. `heartbeat` may be an earlier process's: the pid in it tells. `lag` is the number of messages
-    waiting for it, None when unknown.
+    waiting for it, None when unknown. `ended` says how it ended, where that can be known.
     """
     content = heartbeat or {}
     if pid is None:
         return StreamView("stopped", heartbeat=content)
     own = content if content.get("pid") == pid else {}
-    state, error = _state(own, alive, started_at, now, lag, patience)
+    state, error = _state(own, alive, ended, started_at, now, lag, patience)
     as_it_should_be = state in ("running", "starting")
     return StreamView(
         state,
@@ -232,14 +237,20 @@ def judge_stream(
 
 
 def _state(
-    own: Mapping[str, Any], alive: bool, started_at: float, now: float, lag: int | None, patience: Patience
+    own: Mapping[str, Any],
+    alive: bool,
+    ended: str | None,
+    started_at: float,
+    now: float,
+    lag: int | None,
+    patience: Patience,
 ) -> tuple[StreamState, str | None]:
     """The state of a process and what is wrong with it, by its own heartbeat, empty when it has written none."""
     said, error = own.get("state"), own.get("error")
     if not alive:
         if said == "stopped":
             return "stopped", None
-        return "crashed", error or "ended without a word: its log may say why"
+        return "crashed", error or f"ended {ended or _WITHOUT_A_WORD}"
     age = max(0.0, now - started_at)
     if said in ("stopping", "stopped", "failed"):
         return "stopping", error

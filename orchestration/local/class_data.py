@@ -156,9 +156,8 @@ class _Rehearsal:
         while (processes.alive(process) or _has_members(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
         processes.stop(process, 0)
-        code = processes.exit_code(process)
-        if code != 0:
-            raise OSError(f"the stream ended with exit code {code}")
+        if processes.exit_code(process) != 0:
+            raise OSError(f"the stream ended {processes.how_it_ended(process)}")
 
 
 def _has_members(group: int) -> bool:

