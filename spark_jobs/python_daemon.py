@@ -15,6 +15,7 @@ import zipimport
 import confluent_kafka
 import numpy
 import pandas
+import pyspark.worker
 from pyspark.daemon import manager
 
 import spark_jobs.operators
@@ -22,7 +23,15 @@ import spark_jobs.prices
 import spark_jobs.sinks
 from spark_jobs.garbage import look_seldom
 
-_IMPORTED_BEFORE_THE_FORK = (confluent_kafka, numpy, pandas, spark_jobs.operators, spark_jobs.prices, spark_jobs.sinks)
+_IMPORTED_BEFORE_THE_FORK = (
+    confluent_kafka,
+    numpy,
+    pandas,
+    pyspark.worker,
+    spark_jobs.operators,
+    spark_jobs.prices,
+    spark_jobs.sinks,
+)
 
 
 def _keep(importer: zipimport.zipimporter) -> None:
@@ -32,4 +41,4 @@ def _keep(importer: zipimport.zipimporter) -> None:
 if __name__ == "__main__":
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore
     look_seldom()
-    manager()  # type: ignore[no-untyped-call]
+    manager()

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql.datasource import InputPartition
+from pyspark.sql.datasource import InputPartition, SimpleDataSourceStreamReader
 from pyspark.sql.datasource_internal import _SimpleStreamReaderWrapper
+from pyspark.sql.streaming.datasource import ReadLimit
 
-from spark_jobs.offsets import NamedOffsets, Offsets, named, numbered
+from spark_jobs.offsets import NamedOffsets, named, numbered
 from spark_jobs.reading import Reading
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ class SourceReader(_SimpleStreamReaderWrapper):
     """It gives Spark the rows along with the plan.
 
     Spark takes rows only from its own class of that kind, which asks for a micro-batch before it is planned and keeps
-    what it got until the next is done: nothing but the name of it is used here.
+    what it got until the next is done: only its name is used here, and that Spark names the beginning of each
+    micro-batch with no limit. Read in PySpark 4.2.0 (`python_streaming_source_runner`, `datasource_internal`).
     """
 
     def __init__(self, reading: Reading) -> None:
+        # Spark asks the reader that it takes this to wrap for what it supports: nothing beyond the rest.
+        super().__init__(SimpleDataSourceStreamReader())
         self._reading = reading
-        self._position: Offsets | None = None
-        """Where the next micro-batch begins."""
 
     @cached_property
     def _topics(self) -> TopicReader:
@@ -44,16 +46,15 @@ class SourceReader(_SimpleStreamReaderWrapper):
         """Where a new query begins. Raises TopicsUnknown."""
         return named(self._topics.first())
 
-    def latestOffset(self) -> NamedOffsets:
-        """Where the next micro-batch ends; where it begins, if there is nothing new. Raises TopicsUnknown, CutOff."""
-        if self._position is None:
-            # A query that has begun before is told where it was (`partitions`) before anything else.
-            self._position = self._topics.first()
-        return named(self._topics.ends_after(self._position))
+    def latestOffset(self, start: NamedOffsets, limit: ReadLimit) -> NamedOffsets:
+        """Where the micro-batch ends that begins at `start`; there, if there is nothing new.
+
+        The limit is always "all": how much a micro-batch takes is for `Reading` to say. Raises TopicsUnknown, CutOff.
+        """
+        return named(self._topics.ends_after(numbered(start)))
 
     def partitions(self, start: NamedOffsets, end: NamedOffsets) -> list[InputPartition]:
-        """The one partition of a micro-batch. With `start` = `end` Spark tells where the query goes on."""
-        self._position = numbered(end)
+        """The one partition of a micro-batch."""
         return [InputPartition(None)]
 
     def getCache(self, start: NamedOffsets, end: NamedOffsets) -> Iterator[Any]:
