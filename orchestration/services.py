@@ -105,7 +105,6 @@ def child_environment(
         "kafka_security_protocol": settings.kafka_security_protocol,
         "kafka_username": settings.kafka_username,
         "kafka_password": settings.kafka_password.get_secret_value(),
-        "kafka_ca_file": str(settings.kafka_ca_file or ""),
         "mongo_uri": settings.mongo_uri.get_secret_value(),
         "lakehouse": settings.lakehouse,
         "checkpoints": settings.checkpoints,
@@ -123,7 +122,9 @@ def child_environment(
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "PYTHONUNBUFFERED": "1",
     }
-    return {**FRUGAL, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    told = {**FRUGAL, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    told.pop(f"{PREFIX}KAFKA_CA_FILE", None)  # the broker of the stack asks for nothing
+    return told
 
 
 def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:

@@ -25,12 +25,13 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from orchestration.mongo_address import without_secrets
 from orchestration.processes import write_json
 from spark_jobs.kafka_access import KafkaSettings
+from tickhouse.settings import LocationSetting, PathSetting
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "TICKHOUSE_"
 ENDPOINTS = "endpoints.json"
 
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+AbsolutePath = Annotated[PathSetting, AfterValidator(lambda path: path.expanduser().absolute())]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -71,10 +72,10 @@ class OrchestrationSettings(KafkaSettings):
     """Folder with the JARs of Delta and of the Kafka connector; `spark-jars` under the tools when left out."""
     mongo_uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?journal=true")
     """With user and password (`authSource`) and TLS (`tls=true&tlsCAFile=…`) where the server asks for them."""
-    lakehouse: str = ""
-    """URI of the folder of the Delta tables; empty = under the home."""
-    checkpoints: str = ""
-    """URI of the folder of the streams' checkpoints; empty = under the home."""
+    lakehouse: LocationSetting = Field("", validate_default=False)
+    """URI of the folder of the Delta tables; under the home when left out."""
+    checkpoints: LocationSetting = Field("", validate_default=False)
+    """URI of the folder of the streams' checkpoints; under the home when left out."""
     port: Port = 3000
     """Port of the Dagster UI on 127.0.0.1; 0 gives every service any free port."""
     board_port: Port = 8501

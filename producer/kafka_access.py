@@ -13,16 +13,16 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from tickhouse.settings import OptionalPathSetting, Settings
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(Settings):
     """What it takes to reach the brokers. Each field is validated with those before it: the order matters."""
 
     # An error would otherwise be told with the value, which may be the password.
-    model_config = SettingsConfigDict(
-        env_prefix="TICKHOUSE_", env_ignore_empty=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     kafka_bootstrap: str = "127.0.0.1:9092"
     """The brokers to begin with, `HOST:PORT`, separated by commas."""
@@ -34,7 +34,7 @@ class KafkaSettings(BaseSettings):
     """As whom, where the protocol is one with SASL; empty otherwise."""
     kafka_password: SecretStr = Field(SecretStr(""), validate_default=True)
     """The password of that user."""
-    kafka_ca_file: Path | None = None
+    kafka_ca_file: OptionalPathSetting = None
     """PEM file of the authorities whose certificates are believed; those of the system when left out."""
 
     @field_validator("kafka_security_protocol")

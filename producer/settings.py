@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from producer.kafka_access import KafkaSettings
+from tickhouse.settings import PathSetting
 
 REPLAY_PREFIX = "replay:"
 
@@ -22,9 +23,9 @@ REPLAY_PREFIX = "replay:"
 class ProducerSettings(KafkaSettings):
     """What the producer needs to know. Raises pydantic's ValidationError naming what is wrong."""
 
-    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", extra="ignore")
 
-    home: Path = Path(".tickhouse")
+    home: PathSetting = Path(".tickhouse")
     """Folder that the heartbeat is written under."""
     ticks_topic: str = "btc-price"
     """The topic; the stream jobs read `btc-price`, so another name is of use only in tests."""

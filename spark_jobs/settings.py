@@ -13,19 +13,20 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from spark_jobs.kafka_access import KafkaSettings
+from tickhouse.settings import LocationSetting, PathSetting
 
 
 class StreamSettings(KafkaSettings):
     """What a stream job needs to know. Raises pydantic's ValidationError naming what is wrong."""
 
-    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="TICKHOUSE_")
 
-    home: Path = Path(".tickhouse")
+    home: PathSetting = Path(".tickhouse")
     """Folder for heartbeats, and for tables and checkpoints unless these are given as URIs."""
-    lakehouse: str = ""
-    """URI of the folder of the Delta tables: any that Spark can write; empty = under the home."""
-    checkpoints: str = ""
-    """URI of the folder of the checkpoints; empty = under the home."""
+    lakehouse: LocationSetting = Field("", validate_default=False)
+    """URI of the folder of the Delta tables: any that Spark can write; under the home when left out."""
+    checkpoints: LocationSetting = Field("", validate_default=False)
+    """URI of the folder of the checkpoints; under the home when left out."""
     lateness_seconds: float = Field(10.0, ge=0, le=3_600)
     """How far behind a symbol's largest timestamp a tick may be."""
     trigger: Literal["continuous", "available_now"] = "continuous"
@@ -49,7 +50,7 @@ class StreamSettings(KafkaSettings):
     """Largest heap of the driver's JVM, as Java writes it."""
     driver_java_options: str = ""
     """Further options of the driver's JVM, separated by spaces."""
-    jars: Path = Path(".tools/spark-jars")
+    jars: PathSetting = Path(".tools/spark-jars")
     """Folder with the JARs of Delta and of the Kafka connector."""
 
     def interval_seconds(self, query: str) -> float:

@@ -37,7 +37,7 @@ GUARDIAN = """
 import sys
 from pathlib import Path
 from orchestration import processes
-homes = [Path(line.strip()) for line in sys.stdin]  # ends when the test session does
+homes = [Path(line[:-1]) for line in sys.stdin]  # ends when the test session does
 for home in homes:
     for name in processes.recorded_names(home):
         process = processes.recorded(home, name)

@@ -10,7 +10,6 @@ import logging
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from waitress.server import create_server
@@ -27,7 +26,7 @@ _LONGEST_QUESTION_BYTES = 100_000
 def main() -> int:
     """Serve; returns the exit code: 2 for settings that are wrong, 1 for a port that is not to be had."""
     parser = argparse.ArgumentParser(prog="python -m orchestration.board", description="A live page on the pipeline.")
-    parser.add_argument("--home", type=Path, help="folder of all data: TICKHOUSE_HOME, else .tickhouse")
+    parser.add_argument("--home", help="folder of all data: TICKHOUSE_HOME, else .tickhouse")
     parser.add_argument("--port", type=int, help="to listen on: TICKHOUSE_BOARD_PORT, else 8501")
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on: in a container, all it has")
     options = parser.parse_args()

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,24 @@ import psutil
 import pytest
 
 from orchestration import processes
+from tests.conftest import stop_all
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate, write_lines
 from tests.running_stack import TICKHOUSE, stack, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
+
+HOME = "-ü ö 'q' \"Q\" =$HOME:a*;{b}&(c)~`x`<>!@+🙂e\u0301 "
+"""All that a home's path may have in it, and that some program takes for something else unless it is quoted."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, guard: Callable[[Path], None]) -> Iterator[Path]:
+    """A home that is not there yet, of a name that is hard to write into other programs' configurations."""
+    folder = tmp_path / HOME
+    guard(folder)
+    yield folder
+    stop_all(folder)
 
 
 def drained(seen: dict[str, Any]) -> bool:
@@ -92,3 +106,7 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=180) == 0
     assert alive(home) == []
+
+    subprocess.run([TICKHOUSE, "reset", "--yes", "--home", str(home)], check=True, timeout=60)
+    assert not home.exists(), "all that is in it was made by the stack"
+    assert {path.name for path in tmp_path.iterdir()} == {recording.name, output.name}, "nothing beside the home"
