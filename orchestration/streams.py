@@ -205,7 +205,7 @@ class Streams:
             "JAVA_HOME": str(java.path),
         }
         environment.setdefault(
-            f"{PREFIX}DRIVER_JAVA_OPTIONS", " ".join(class_data.stream_options(settings.tools, java))
+            f"{PREFIX}DRIVER_JAVA_OPTIONS", class_data.as_spark_reads(class_data.stream_options(settings.tools, java))
         )
         # The code location may have been started in any folder; its processes must find the same code.
         paths = [str(PROJECT_ROOT), *filter(None, [self._given.get("PYTHONPATH")])]

@@ -20,6 +20,7 @@ from orchestration import processes
 from orchestration.local.artifacts import missing, mongod_on_path
 from orchestration.local.instance import holder
 from orchestration.local.java import JavaMissing, find_java
+from orchestration.local.paths import unusable
 from orchestration.local.ports import is_free
 from orchestration.settings import OrchestrationSettings
 
@@ -49,6 +50,7 @@ def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str
     lacking = missing(settings.tools, environment)
     problems = [
         *_python(sys.version_info[:2]),
+        *unusable(settings),
         *_home(settings.home),
         *_source(settings.source),
         *_space(settings, lacking),

@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def _use(tools: Path, java: Java, name: str) -> list[str]:
     if not all(archive.exists() for archive in archives):
         return []
     return [f"-XX:SharedArchiveFile={os.pathsep.join(map(str, archives))}", _QUIET]
+
+
+def as_spark_reads(options: Sequence[str]) -> str:
+    """JVM options as one text, from which Spark gets them back."""
+    return " ".join('"' + re.sub(r'(["\\])', r"\\\1", option) + '"' for option in options)
 
 
 def complete(tools: Path, java: Java) -> bool:
@@ -142,7 +148,7 @@ class _Rehearsal:
             "KAFKA_BOOTSTRAP": bootstrap,
             "JARS": str(spark_jars(self._tools)),
             "TRIGGER": "available_now",
-            "DRIVER_JAVA_OPTIONS": " ".join(self._record(archive)),
+            "DRIVER_JAVA_OPTIONS": as_spark_reads(self._record(archive)),
         }
         environment = {
             **{name: value for name, value in self._environment.items() if not name.startswith(PREFIX)},
