@@ -29,11 +29,13 @@ FREQUENT = (load_mongodb.name, draw_last_hour.name)
 )
 def tidy_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Remove the oldest of them; never the newest of a job, which the assets' latest events are of."""
-    removed = sum(_tidy(context.instance, job) for job in FREQUENT)
+    origin = context.code_location_origin
+    location = origin.location_name if origin is not None else None
+    removed = sum(_tidy(context.instance, job, location) for job in FREQUENT)
     return dg.SkipReason(f"{removed} runs removed")
 
 
-def _tidy(instance: dg.DagsterInstance, job: str) -> int:
+def _tidy(instance: dg.DagsterInstance, job: str, location: str | None) -> int:
     before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=KEEP_HOURS)
     good = [dg.DagsterRunStatus.SUCCESS]
     newest = instance.get_run_records(dg.RunsFilter(job_name=job, statuses=good), limit=1)
@@ -41,8 +43,18 @@ def _tidy(instance: dg.DagsterInstance, job: str) -> int:
         dg.RunsFilter(job_name=job, statuses=good, created_before=before), limit=REMOVED_AT_ONCE, ascending=True
     )
     kept = {record.dagster_run.run_id for record in newest}
-    removed = [record.dagster_run.run_id for record in old if record.dagster_run.run_id not in kept]
+    removed = [
+        record.dagster_run.run_id
+        for record in old
+        if record.dagster_run.run_id not in kept and _is_of(record.dagster_run, location)
+    ]
     for run_id in removed:
         instance.compute_log_manager.delete_logs(prefix=[run_id, "compute_logs"])
         instance.delete_run(run_id)
     return len(removed)
+
+
+def _is_of(run: dg.DagsterRun, location: str | None) -> bool:
+    """Whether a run is of this code location: an instance may have others, with jobs of the same names."""
+    origin = run.remote_job_origin
+    return origin is None or location is None or origin.location_name == location

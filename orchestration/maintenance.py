@@ -22,6 +22,7 @@ the version that could have been cleaned up is cleaned up by the next run.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ from deltalake.exceptions import TableNotFoundError
 
 from orchestration.lakehouse import Lakehouse
 from spark_jobs.table_lock import table_lock
+from spark_jobs.tables import COLUMNS
 
 LEAST_RETENTION_DAYS = 7
 """Delta's own: a query or a load that takes longer than that is not expected."""
 _LOCK_SECONDS = 120.0
+_DATA_FILE = re.compile(r"(^|/)((part|cdc)-[^/]+\.parquet|deletion_vector_[^/]+\.bin)$")
+"""How writers of Delta tables name what they write."""
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
@@ -153,6 +157,12 @@ class Maintenance:
             opened = self._open(table)
         except TableNotFoundError:
             return None
+        strange = {field.name for field in opened.schema().fields} - {column.name for column in COLUMNS[table]}
+        if strange:
+            raise MaintenanceError(
+                f"{self._lakehouse.table_uri(table)} has the columns {', '.join(sorted(strange))}, so Tickhouse did "
+                "not make it: it is left alone"
+            )
         before = self._lakehouse.content(table)
         dates = due(_partitions(opened), self._policy)
         committed = False
@@ -161,10 +171,12 @@ class Maintenance:
                 committed |= self._compact(table, date)
         removed, note = 0, held_back(reader, opened.version(), began, self._policy)
         if not note:
-            removed = self._remove_old(table)
+            removed, note = self._remove_old(table)
             if (committed or removed) and not self._policy.dry_run:
                 self._clean_log(table)
         after = self._lakehouse.content(table)
+        if self._policy.dry_run:
+            note = f"dry run: nothing was done; {note}".rstrip("; ")
         return TableReport(
             table,
             tuple(dates),
@@ -175,7 +187,7 @@ class Maintenance:
             removed,
             self._open(table).version(),
             (datetime.datetime.now(datetime.UTC) - began).total_seconds(),
-            f"dry run: nothing was done; {note}".rstrip("; ") if self._policy.dry_run else note,
+            note,
         )
 
     def _open(self, table: str) -> DeltaTable:
@@ -202,16 +214,27 @@ class Maintenance:
             raise MaintenanceError(f"{table}: {rows} rows became {left} by compacting {date}")
         return bool(done["numFilesRemoved"])
 
-    def _remove_old(self, table: str) -> int:
+    def _remove_old(self, table: str) -> tuple[int, str]:
+        """Remove what no version needs; returns how many files, and what there is to say of it.
+
+        Where there are files of others, only what the table's log tells of is removed: files that a killed writer left
+        are then not to be told from those.
+        """
         hours = 24 * self._policy.retention_days
         # Looking takes longer than removing, and is of the past: what is old and unused stays so.
         found = self._open(table).vacuum(retention_hours=hours, dry_run=True, full=True)
-        if not found or self._policy.dry_run:
-            return len(found)
+        others = [name for name in found if not _DATA_FILE.search(name)]
+        note = f"{len(others)} files that no writer of tables made stay, {others[0]} among them" if others else ""
+        if not found or (self._policy.dry_run and not others):
+            return len(found), note
         with self._held(table) as opened:
-            return len(
-                opened.vacuum(retention_hours=hours, dry_run=False, full=True, post_commithook_properties=_NO_HOOKS)
+            removed = opened.vacuum(
+                retention_hours=hours,
+                dry_run=self._policy.dry_run,
+                full=not others,
+                post_commithook_properties=_NO_HOOKS,
             )
+        return len(removed), note
 
     def _clean_log(self, table: str) -> None:
         with self._held(table) as opened:

@@ -30,6 +30,7 @@ from xml.sax.saxutils import quoteattr
 
 from orchestration import endings
 from orchestration.local.java import Java
+from orchestration.marker import NotOurs, mark
 
 PINS = Path(__file__).parent
 DEBIAN_TRUST_STORE = Path("/etc/ssl/certs/java/cacerts")
@@ -138,9 +139,10 @@ def ensure_tools(
 
     Raises FetchFailed, with every reason, when something cannot be had.
     """
-    tools.mkdir(parents=True, exist_ok=True)
-    fetch = _Fetch(tools, java, environment, progress)
     names = [name for name in missing(tools, environment) if name in only]
+    if names:
+        claim(tools, names)
+    fetch = _Fetch(tools, java, environment, progress)
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(fetch.mongod) if name == "mongod" else pool.submit(fetch.jars, name) for name in names]
         try:
@@ -173,12 +175,30 @@ def ensure_jars(
     Raises FetchFailed when it cannot be had.
     """
     if not _complete(tools / bundle, pinned_jars(bundle, pins)):
-        tools.mkdir(parents=True, exist_ok=True)
+        claim(tools, [bundle])
         try:
             _Fetch(tools, java, environment, progress, pins).jars(bundle)
         except _NoAnswer as error:
             raise FetchFailed(f"{bundle} cannot be fetched because the package registry does not answer.") from error
     return tools / bundle
+
+
+def claim(tools: Path, names: Collection[str]) -> None:
+    """Mark the folder of tools, which is created, before anything of these names is made, or replaced, in it.
+
+    Raises FetchFailed where somebody else has made something of such a name.
+    """
+    tools.mkdir(parents=True, exist_ok=True)
+    contents = [made for name in names for made in (name, f".{name}.partial", f".{name}.outdated")]
+    try:
+        mark(tools, "tools", contents, _is_earlier)
+    except NotOurs as error:
+        raise FetchFailed(f"{error}, with TICKHOUSE_TOOLS.") from error
+
+
+def _is_earlier(tools: Path) -> bool:
+    """Whether a version that wrote no markers has fetched something into that folder."""
+    return any((tools / f".{name}.lock").is_file() for name in (*BUNDLES, "class-data"))
 
 
 def _complete(folder: Path, jars: list[Jar]) -> bool:

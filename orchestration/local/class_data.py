@@ -27,7 +27,7 @@ from confluent_kafka import KafkaException, Producer
 
 from orchestration import processes
 from orchestration.local import broker as kafka
-from orchestration.local.artifacts import kafka_jars, locked, spark_jars
+from orchestration.local.artifacts import FetchFailed, claim, kafka_jars, locked, spark_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
 from orchestration.settings import PREFIX, PROJECT_ROOT
@@ -86,8 +86,15 @@ def make(tools: Path, java: Java, environment: Mapping[str, str], say: Callable[
 
     The JARs must be there. `environment` is that of the caller.
     """
+    if complete(tools, java):
+        return
     folder = tools / "class-data"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        claim(tools, [folder.name])
+    except FetchFailed as error:
+        say(f"Java is not prepared, and so takes longer to start: {error}")
+        return
+    folder.mkdir(exist_ok=True)
     with locked(tools / ".class-data.lock"):
         if not complete(tools, java):
             _make(folder, tools, java, environment, say)

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo import MongoClient
 
@@ -160,11 +161,15 @@ def test_runs_of_good_loads_are_removed_after_hours_but_the_newest(
     job = loading.resolve_job_def("load_mongodb")
     for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE):
         make_run(instance, job, status)
+    another = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("another"), "another").get_job_origin(job.name)
+    others = make_run(instance, job, dg.DagsterRunStatus.SUCCESS, remote_job_origin=another)
     newest = make_run(instance, job, dg.DagsterRunStatus.SUCCESS)
-    context = dg.build_sensor_context(instance=instance)
+    context = dg.SensorEvaluationContext(
+        instance_ref=None, instance=instance, code_location_origin=RegisteredCodeLocationOrigin("tickhouse")
+    )
     assert "0 runs removed" in str(tidy_runs(context))
     monkeypatch.setattr(housekeeping, "KEEP_HOURS", -1)
     assert "2 runs removed" in str(tidy_runs(context))
     left = instance.get_runs()
-    assert sorted(run.status.value for run in left) == ["FAILURE", "SUCCESS"]
-    assert newest.run_id in {run.run_id for run in left}
+    assert sorted(run.status.value for run in left) == ["FAILURE", "SUCCESS", "SUCCESS"]
+    assert {newest.run_id, others.run_id} < {run.run_id for run in left}, "another code location's are not ours"

@@ -15,6 +15,7 @@ import pytest
 from orchestration.local import artifacts
 from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_jars, ensure_tools, missing, pinned_jars
 from orchestration.local.java import Java
+from orchestration.marker import MARKER
 from orchestration.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration
@@ -124,6 +125,18 @@ def test_two_fetches_at_once_and_one_after_a_kill_give_complete_tools(tmp_path: 
         "kafka-jars",
         "mongod",
         "spark-jars",
+        MARKER,
+    ]
+
+
+@pytest.mark.parametrize("taken", ["mongod", "spark-jars", "kafka-jars", ".mongod.partial"])
+def test_what_somebody_else_has_in_that_folder_is_not_replaced(tmp_path: Path, java: Java, taken: str) -> None:
+    (tmp_path / taken).mkdir()
+    (tmp_path / taken / "precious").touch()
+    with pytest.raises(FetchFailed, match=f"contains {taken}, which Tickhouse did not make .* with TICKHOUSE_TOOLS"):
+        ensure_tools(tmp_path, java, environment(**PATH_WITHOUT_MONGOD))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [
+        f"{taken}/precious"
     ]
 
 

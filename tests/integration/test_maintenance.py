@@ -16,7 +16,16 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from orchestration.lakehouse import ChangesUnavailable, Lakehouse
-from orchestration.maintenance import NOBODY, Maintenance, PartitionFiles, Policy, Reader, due, held_back
+from orchestration.maintenance import (
+    NOBODY,
+    Maintenance,
+    MaintenanceError,
+    PartitionFiles,
+    Policy,
+    Reader,
+    due,
+    held_back,
+)
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.table_lock import TableBusy, table_lock
 from tests.zscore_tables import append, rows
@@ -142,11 +151,26 @@ def test_what_is_old_goes_but_not_before_it_has_been_read(tmp_path: Path) -> Non
     assert away is not None and away.removed_files == 0 and away.note == "nobody knows"
     assert orphan.exists()
 
+    notes = orphan.with_name("notes.txt")
+    notes.write_text("of somebody who keeps notes there")
+    make_old(table, "date=*/notes.txt")
+    left = maintenance(tmp_path).maintain("zscores", Reader(6, week_ago))
+    assert left is not None and left.removed_files == 0 and "1 files that no writer of tables made stay" in left.note
+    assert notes.exists() and orphan.exists(), "what is of others is not to be told from what a killed writer left"
+    notes.unlink()
+
     done = maintenance(tmp_path).maintain("zscores", Reader(6, week_ago))
     assert done is not None and done.removed_files == 1
     # The files that the compaction replaced are young as removed ones, however old they are as files.
     assert not orphan.exists() and being_written.exists() and len(list(table.glob("date=*/*.parquet"))) == 8
     assert content(tmp_path) == before
+
+
+def test_a_table_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "zscores", pa.table({"date": ["2025-05-08"], "mine": [1]}), partition_by=["date"])
+    with pytest.raises(MaintenanceError, match="has the columns mine, so Tickhouse did not make it"):
+        maintenance(tmp_path).maintain("zscores")
+    assert DeltaTable(tmp_path / "zscores").version() == 0
 
 
 def test_a_cleaned_log_leaves_the_newest_and_says_what_it_cannot_tell(tmp_path: Path) -> None:
