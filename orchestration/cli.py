@@ -14,10 +14,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,36 +37,7 @@ class _Commands(typer.Typer):
     """All commands, whatever is wrong with what they are to write to, or with the current folder."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        wrong = terminal.repair() or _current_folder()
-        if wrong is not None:
-            self._end(wrong)
-        try:
-            try:
-                return super().__call__(*arguments, **keywords)
-            finally:
-                terminal.flush()
-        except BrokenPipeError:
-            self._end(None)  # who has stopped reading need not be told
-        except OSError as error:
-            what = "The output cannot be written" if error.filename is None else str(error.filename)
-            self._end(f"{what}: {error.strerror or error}")
-
-    @staticmethod
-    def _end(sentence: str | None) -> NoReturn:
-        terminal.give_up()
-        if sentence is not None:
-            with suppress(OSError):
-                _failure(sentence)
-            terminal.give_up()
-        raise SystemExit(1)
-
-
-def _current_folder() -> str | None:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return "The current folder has been deleted: change to one that exists, and run the same again"
-    return None
+        return terminal.guard(lambda: typer.Typer.__call__(self, *arguments, **keywords), _failure)
 
 
 app = _Commands(

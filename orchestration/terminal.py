@@ -9,7 +9,12 @@ import codecs
 import io
 import os
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TextIO, TypeVar
+
+T = TypeVar("T")
 
 ENDLESS = 100_000
 _LEAST = {"COLUMNS": 20, "LINES": 1, "TERMINAL_WIDTH": 20}
@@ -32,7 +37,45 @@ def width(stream: TextIO | None) -> int | None:
     return None if stream is None or stream.isatty() or "COLUMNS" in os.environ else ENDLESS
 
 
-def repair() -> str | None:
+def guard(command: Callable[[], T], complain: Callable[[str], object]) -> T:
+    """Run a command, whatever is wrong with what it writes to, or with the current folder.
+
+    What keeps it from working is complained of in a sentence, and ends the process with 1.
+    """
+    wrong = _repair() or _current_folder()
+    if wrong is not None:
+        _end(wrong, complain)
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    except BrokenPipeError:
+        _end(None, complain)  # who has stopped reading need not be told
+    except OSError as error:
+        what = "The output cannot be written" if error.filename is None else str(error.filename)
+        _end(f"{what}: {error.strerror or error}", complain)
+
+
+def _current_folder() -> str | None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "The current folder has been deleted: change to one that exists, and run the same again"
+    return None
+
+
+def _end(sentence: str | None, complain: Callable[[str], object]) -> NoReturn:
+    _give_up()
+    if sentence is not None:
+        with suppress(OSError):  # if nobody can be told, the exit code says it
+            complain(sentence)
+        _give_up()
+    raise SystemExit(1)
+
+
+def _repair() -> str | None:
     """Make the standard streams usable; returns what is wrong with standard output when it cannot be."""
     wrong = "standard output is closed: send it to /dev/null if it is not needed" if sys.stdout is None else None
     for number in (0, 1, 2):
@@ -69,13 +112,7 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
     return codecs.backslashreplace_errors(one)
 
 
-def flush() -> None:
-    """Write what is still to be written. Raises OSError."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
-def give_up() -> None:
+def _give_up() -> None:
     """Let what could not be written go nowhere: Python would try again, and complain, when the process ends."""
     for stream in (sys.stdout, sys.stderr):
         try:

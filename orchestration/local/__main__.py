@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from orchestration import terminal
 from orchestration.local import class_data
 from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing
 from orchestration.local.java import Java, JavaMissing, find_java
@@ -47,6 +48,7 @@ def main() -> int:
     bundles = parser.parse_args().bundles
     if unknown := [name for name in bundles if name not in BUNDLES]:
         parser.error(f"there is no bundle {unknown[0]}; there are {', '.join(BUNDLES)}")
+    terminal.clean_sizes()
     console = Console()
     try:
         settings = OrchestrationSettings.read()
@@ -63,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.guard(main, lambda sentence: sys.stderr.write(f"{sentence}\n")))
