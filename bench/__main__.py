@@ -41,6 +41,7 @@ from orchestration.local.artifacts import ensure_tools
 from orchestration.local.java import Java, find_java
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from tickhouse.contract.names import PASSAGE_HORIZON_MS
+from tickhouse.settings import path_argument
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
 PARTS = ("correct", "limits", "curves", "load", "recovery", "drain", "live", "symbols")
@@ -275,7 +276,9 @@ def main() -> int:
         "--minutes", type=float, default=30, help="no new measurement begins after so long (default 30)"
     )
     parser.add_argument("--add", action="store_true", help="keep of the last results what is not measured now")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)")
+    parser.add_argument(
+        "--out", type=path_argument, default=RESULTS, help="folder of results (default bench/results)"
+    )
     options = parser.parse_args()
     unknown = set(filter(None, options.only.split(","))) - set(CONTESTANTS) | set(options.parts.split(",")) - set(PARTS)
     if unknown:

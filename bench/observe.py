@@ -27,6 +27,7 @@ from orchestration.settings import OrchestrationSettings
 from spark_jobs.kafka_access import librdkafka_security
 from tickhouse.contract.names import ZSCORE_TOPIC
 from tickhouse.contract.validation import parse_timestamp
+from tickhouse.settings import path_argument
 
 _SAMPLE_SECONDS = 10.0
 
@@ -34,9 +35,9 @@ _SAMPLE_SECONDS = 10.0
 def main() -> int:
     """Watch, then print a table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.observe", description=__doc__)
-    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--home", type=path_argument, required=True)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--json", type=path_argument, help="also write the figures there")
     options = parser.parse_args()
     settings = OrchestrationSettings.read(home=options.home)
     stop = threading.Event()

@@ -45,6 +45,7 @@ from tests.reference.compare import compare_everything
 from tests.reference.fuzz import fuzz
 from tests.reference.spelling import canonical
 from tests.reference.stream import Shares, disturb, random_walks
+from tickhouse.settings import path_argument
 
 _LOOK_SECONDS = 5.0
 _GARBAGE_KINDS = 20_000
@@ -242,8 +243,8 @@ def main() -> int:
     parser.add_argument("--symbols", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--explosion", type=int, default=0, help="send one tick each of so many symbols first")
-    parser.add_argument("--home", type=Path, help="where to keep everything (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--home", type=path_argument, help="where to keep everything (default: a temporary folder)")
+    parser.add_argument("--json", type=path_argument, help="also write the figures there")
     options = parser.parse_args()
     print(f"seed {options.seed}: making the messages", flush=True)
     good = ticks(options.seed, options.symbols, round(options.seconds * options.rate * (1 - options.garbage)))

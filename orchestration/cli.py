@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ from orchestration import terminal
 from orchestration.marker import NotOurs
 from orchestration.processes import ProcessError
 from orchestration.settings import OrchestrationSettings, SettingsError
+from tickhouse.settings import path_argument
 
 if TYPE_CHECKING:
     from orchestration.home import Contents
@@ -57,9 +59,10 @@ _NOT_AT_WORK = 3
 
 
 def _path(text: str) -> Path:
-    if not text:  # would be the current folder
-        raise typer.BadParameter("a path is empty: name a file or folder, or leave the option out")
-    return Path(text)
+    try:
+        return path_argument(text)
+    except ArgumentTypeError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 Home = Annotated[

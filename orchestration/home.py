@@ -44,6 +44,7 @@ PARTS = (
     Part("checkpoints", "progress of the streams", tuple(query for job in JOBS.values() for query in job.queries)),
     Part("dagster", "runs and events", ("*.yaml", "history", "schedules", "storage", "logs", ".*")),
     Part("run", "records of processes", ("*.json", ".*.json.*", "*.lock")),
+    Part("tmp", "temporary files", ("*",)),
     Part("locks", "locks of tables", ("*.lock",)),
     Part("logs", "logs", ("*.log", "*.log.1")),
     Part("replay", "the last recording that was sent", ("*",)),

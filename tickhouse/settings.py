@@ -5,6 +5,7 @@ Here: types and the source. Not here: any setting.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,14 @@ def _not_empty(value: Any) -> Any:
     if value == "":
         raise ValueError("is empty: name a file or folder, or leave it out")
     return value
+
+
+def path_argument(text: str) -> Path:
+    """A path on a command line; raises ArgumentTypeError, which is argparse's, when it is empty."""
+    try:
+        return Path(_not_empty(text))
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 _NOT_EMPTY = BeforeValidator(_not_empty)

@@ -24,6 +24,7 @@ from tests.chaos.report import passed, summary
 from tests.chaos.run import Lost, Run
 from tests.chaos.victims import Stack
 from tests.reference.stream import disturb, random_walks, write_lines
+from tickhouse.settings import path_argument
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SHIBUSDT")
 _SPEED = 2
@@ -40,7 +41,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="drawn and printed if not given")
     parser.add_argument("--faults", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--kinds", default=",".join(plan.KINDS), help="only these kinds of fault, comma-separated")
-    parser.add_argument("--folder", type=Path, help="where the stack lives; kept. Otherwise a folder that is removed")
+    parser.add_argument(
+        "--folder", type=path_argument, help="where the stack lives; kept. Otherwise one that is removed"
+    )
     parser.add_argument("--break", dest="broken", choices=("marker",), help="take a safeguard away: must be found out")
     options = parser.parse_args()
     # An end from outside takes the stack down like any other.

@@ -27,6 +27,7 @@ MADE = (
     "checkpoints/moving/commits/0",
     "dagster/history/runs.db",
     "run/up.wanted.json",
+    "tmp/moving/libsnappy.so",
     "locks/prices.lock",
     "logs/kafka.log",
     "logs/kafka.log.1",
