@@ -276,9 +276,7 @@ def main() -> int:
         "--minutes", type=float, default=30, help="no new measurement begins after so long (default 30)"
     )
     parser.add_argument("--add", action="store_true", help="keep of the last results what is not measured now")
-    parser.add_argument(
-        "--out", type=path_argument, default=RESULTS, help="folder of results (default bench/results)"
-    )
+    parser.add_argument("--out", type=path_argument, default=RESULTS, help="folder of results (default bench/results)")
     options = parser.parse_args()
     unknown = set(filter(None, options.only.split(","))) - set(CONTESTANTS) | set(options.parts.split(",")) - set(PARTS)
     if unknown:
