@@ -20,7 +20,9 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.sql import ScriptDirectory  # type: ignore[attr-defined]
 from dagster._grpc.server import DagsterApiServer
 
+from orchestration import process_identity
 from orchestration.local.ports import LOOPBACK
+from orchestration.run_processes import noted_process, report_ended
 from orchestration.watch import Memory
 
 _SUPERVISOR = "supervisor"
@@ -28,10 +30,18 @@ _DEFINITIONS = "orchestration.definitions"
 
 
 def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
-    """Report all unfinished runs as cancelled; returns how many. To be called while no code server runs."""
-    orphans = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    """Report the unfinished runs as ended; returns how many. To be called while no code server runs.
+
+    One that somebody executes by other means, and whose process is seen to run, is left alone.
+    """
+    here = process_identity.own()
+    orphans = [
+        run
+        for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+        if (process := noted_process(run)) is None or process_identity.running(process, here) is not True
+    ]
     for run in orphans:
-        instance.report_run_canceled(run, message="Ended, unfinished, with the code server that executed it.")
+        report_ended(instance, run, "The run ended, unfinished, with the code server that executed it.")
     return len(orphans)
 
 

@@ -23,6 +23,7 @@ from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
 from orchestration.picture_job import draw_last_hour
 from orchestration.replay_job import replay
 from orchestration.resources import build_resources
+from orchestration.run_processes import noting_executor
 from orchestration.schedules import ALL_SCHEDULES
 from orchestration.sensors import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
@@ -55,8 +56,7 @@ def build_definitions(
         schedules=list(ALL_SCHEDULES),
         sensors=[*ALL_SENSORS, first_checks, alert_sensor],
         resources=build_resources(settings, overrides),
-        # A process for each step would cost more than the steps do.
-        executor=dg.in_process_executor,
+        executor=noting_executor,
     )
 
 

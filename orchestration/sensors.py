@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo.errors import PyMongoError
 
 from orchestration import checks
@@ -26,6 +25,7 @@ from orchestration.kafka import KafkaAway, Offsets
 from orchestration.mongo_load import TABLE, fault
 from orchestration.observing import observations
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
+from orchestration.run_processes import unfinished_runs
 from orchestration.status import archive_lag, stream_lag
 from orchestration.streams import Streams
 from orchestration.supervisor import History
@@ -46,16 +46,16 @@ from spark_jobs.jobs import JOBS, TABLES, TOPICS
 SUPERVISOR_SECONDS = 4
 LOAD_SECONDS = 14
 STREAM_RUN_SECONDS = 300.0
-"""A run of a stream job that is older than this and not finished is taken for dead: it takes at most two minutes."""
+"""A run of a stream job that is older than this holds nothing up any more: it takes at most two minutes, so that it
+hangs, or its process cannot be seen from here. One whose process is gone is known at once (`run_processes`)."""
 LOAD_RUN_SECONDS = 600.0
-"""The same for a load. One that is not dead but slow does no harm beside a second one."""
+"""The same for a load. One that does not hang but is slow does no harm beside a second one."""
 
 _LAUNCH_OPS = {"launch_streams": "launch", "stop_streams": "stop", "restart_streams": "restart"}
 
 
-def streams_under_way(instance: dg.DagsterInstance, now: float) -> set[str]:
+def streams_under_way(records: Iterable[dg.RunRecord], now: float) -> set[str]:
     """Streams that an unfinished run is about, in whatever unfinished status it is."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     under_way: set[str] = set()
     for record in records:
         if now - record.create_timestamp.timestamp() < STREAM_RUN_SECONDS:
@@ -73,12 +73,13 @@ def _streams_of(run: dg.DagsterRun) -> set[str]:
     return {spec.name for spec in JOBS.values() if keys & set(spec.tables)}
 
 
-def load_under_way(instance: dg.DagsterInstance, now: float) -> bool:
+def load_under_way(records: Iterable[dg.RunRecord], now: float) -> bool:
     """Whether an unfinished run loads MongoDB, in whatever unfinished status it is."""
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=load_mongodb.name, statuses=NOT_FINISHED_STATUSES), limit=10
+    return any(
+        record.dagster_run.job_name == load_mongodb.name
+        and now - record.create_timestamp.timestamp() < LOAD_RUN_SECONDS
+        for record in records
     )
-    return any(now - record.create_timestamp.timestamp() < LOAD_RUN_SECONDS for record in records)
 
 
 def load_failures(instance: dg.DagsterInstance) -> list[float]:
@@ -112,7 +113,11 @@ def supervisor(
     memory = _remembered(context)
     ends, kafka_away = _ends(topics)
     processes_ = streams.get()
-    under_way = streams_under_way(context.instance, now)
+    unfinished = unfinished_runs(context.instance)
+    for run in unfinished.ended:
+        context.log.warning("the process of run %s (%s) is gone: reported as failed", run.run_id, run.job_name)
+        _end_left_behind(context, run, processes_)
+    under_way = streams_under_way(unfinished.records, now)
     sights = _look(processes_, ends, under_way)
     requests = _requests(context, processes_, sights, memory, now, kafka_away)
     tables = lakehouse.get()
@@ -130,6 +135,15 @@ def supervisor(
         asset_events=events,
         cursor=memory.to_cursor(),
     )
+
+
+def _end_left_behind(context: dg.SensorEvaluationContext, run: dg.DagsterRun, streams: Streams) -> None:
+    """End the processes that a killed run was to wait for, and to end."""
+    for name in _streams_of(run):
+        view = streams.observe(name)
+        if view.pid is not None and view.heartbeat.get("trigger") == "available_now":
+            context.log.warning("%s was to process what there is for that run: ending process %d", name, view.pid)
+            streams.end(name)
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> Memory:
@@ -233,7 +247,7 @@ def load_new_zscores(
     decision = decide_load(
         newest,
         loaded,
-        in_flight=load_under_way(context.instance, now),
+        in_flight=load_under_way(unfinished_runs(context.instance).records, now),
         failures=load_failures(context.instance),
         now=now,
     )

@@ -144,7 +144,10 @@ class Streams:
             self._stop(process)
 
     def run_available(self, name: str, timeout_seconds: float) -> StreamView:
-        """Process what there is, and end. Raises StreamError when it fails or takes longer than `timeout_seconds`."""
+        """Process what there is, and end.
+
+        Raises StreamError when it fails, is stopped before it is done, or takes longer than `timeout_seconds`.
+        """
         process = self._start(name, {f"{PREFIX}TRIGGER": "available_now"})
         deadline = time.monotonic() + timeout_seconds
         try:
@@ -155,11 +158,14 @@ class Streams:
         finally:
             # Whatever ends this wait, a cancelled run included, ends the process.
             self._stop(process)
+        view = self.observe(name)
+        if view.state == "stopped" and view.heartbeat.get("state") != "done":
+            raise StreamError(self._told(name, f"{name} was stopped before it had processed all that was there"))
         if processes.exit_code(process) != 0:
-            ended, error = f"ended {processes.how_it_ended(process)}", self.observe(name).error
+            ended, error = f"ended {processes.how_it_ended(process)}", view.error
             why = f"{name} {ended}" if error == ended else f"{name} {ended}: {error}"
             raise StreamError(self._told(name, why))
-        return self.observe(name)
+        return view
 
     def log_path(self, name: str) -> Path:
         """Where a stream's output goes."""

@@ -248,11 +248,11 @@ def _state(
     """The state of a process and what is wrong with it, by its own heartbeat, empty when it has written none."""
     said, error = own.get("state"), own.get("error")
     if not alive:
-        if said == "stopped":
+        if said in ("stopped", "done"):
             return "stopped", None
         return "crashed", error or f"ended {ended or _WITHOUT_A_WORD}"
     age = max(0.0, now - started_at)
-    if said in ("stopping", "stopped", "failed"):
+    if said in ("stopping", "stopped", "done", "failed"):
         return "stopping", error
     if said != "running":
         return ("hung", f"not at work {age:.0f} s after its start") if age > patience.starting else ("starting", None)

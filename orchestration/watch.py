@@ -18,7 +18,7 @@ OBSERVE_SECONDS = 60.0
 """Time between two observations of an asset: the event log keeps them all."""
 CHECK_SECONDS = 600.0
 """After so long an unchanged check is reported again."""
-LOAD_POLICY = Policy(first_pause=15, longest_pause=300, limit=12)
+LOAD_POLICY = Policy(first_pause=5, longest_pause=300, limit=12)
 """After failed loads: about half an hour of attempts with growing pauses."""
 
 _FORM = 1

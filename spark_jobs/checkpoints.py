@@ -127,6 +127,15 @@ class Checkpoint:
             self._check_state(partition, done + 1, repeatable=done == last)
         return Progress(done, offsets, None if done == last else planned)
 
+    def committed(self) -> Offsets:
+        """The next offsets after the last micro-batch that is recorded as done; empty before the first.
+
+        May be asked while the query runs: a plan is written before its commit, and kept longer. Raises
+        CheckpointDamaged.
+        """
+        commits = self._numbers("commits")
+        return self._plan(commits[-1], commits[-1]) if commits else {}
+
     def range_of(self, batch: int) -> tuple[Offsets, Offsets]:
         """Where a planned micro-batch begins and ends; what is new in it has no beginning.
 

@@ -28,6 +28,7 @@ from spark_jobs.checkpoint_files import files_at, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
 from spark_jobs.checkpoints import Checkpoint, Progress
 from spark_jobs.gaps import find_gaps, refusal
+from spark_jobs.goal import Goal, goal_of
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
@@ -58,6 +59,8 @@ _PROCESSORS: dict[str, type[SymbolProcessor]] = {
     "zscore": ZScoreProcessor,
     "trend": TrendProcessor,
 }
+STOPPED_EXIT_CODE = 128 + signal.SIGTERM
+"""As a shell reports a process that SIGTERM has ended."""
 _BEAT_SECONDS = 1.0
 _BATCH_GRACE_SECONDS = 10.0
 _LOOK_SECONDS = 30.0
@@ -84,7 +87,8 @@ def _root_cause(message: str) -> str:
 def run(name: str, settings: StreamSettings) -> int:
     """Run the job `name` until SIGTERM or SIGINT, or until what is there is done; returns the exit code.
 
-    0 as asked, 1 after a failure, `refusals.EXIT_CODE` when a restart cannot help; the heartbeat then says so, too.
+    0 as asked, 1 after a failure, `refusals.EXIT_CODE` when a restart cannot help, `STOPPED_EXIT_CODE` when it was to
+    process what is there and was stopped before that was done. The heartbeat's state: `stopped`, `failed`, or `done`.
     """
     stopping = StopRequest()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -96,7 +100,7 @@ def run(name: str, settings: StreamSettings) -> int:
         spark = build_session(name, settings)
         # Kept by name until the session has ended: with it go the locks of its checkpoints.
         job = _Job(JOBS[name], settings, spark, heartbeat, stopping)
-        job.run()
+        done = job.run()
     except Refusal as error:
         _log.error("%s", error)
         _failed(heartbeat, str(error), retry=False)
@@ -113,9 +117,9 @@ def run(name: str, settings: StreamSettings) -> int:
     finally:
         if spark is not None:
             spark.stop()
-    heartbeat.update(state="stopped")
+    heartbeat.update(state="done" if done else "stopped")
     heartbeat.beat()
-    return 0
+    return 0 if done or settings.trigger == "continuous" else STOPPED_EXIT_CODE
 
 
 def _failed(heartbeat: Heartbeat, reason: str, *, retry: bool = True) -> None:
@@ -142,28 +146,42 @@ class _Job:
         self._target = KafkaTarget(self._spec.outputs, self._client)
         self._checkpoints: dict[str, tuple[Checkpoint, tuple[str, ...]]] = {}
         """By query, with the topics that it reads."""
+        self._goals: dict[str, Goal] = {}
+        """By query that is to process what is there: how far it must get."""
         self._locks: list[Any] = []
         self._table_ids: dict[str, str] = {}
         self._news: News | None = None
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Run all queries; returns whether all that was there has been processed, False after a request to stop."""
         for table in self._spec.tables:
             self._table_ids[table] = create_table(TableTarget.of(table, self._settings))
         if self._available:
-            self._run_available()
-        else:
-            self._run_continuously()
+            return self._run_available()
+        self._run_continuously()
+        return False
 
-    def _run_available(self) -> None:
+    def _run_available(self) -> bool:
         self._heartbeat.update(state="running")
         # One after the other: what the compute query publishes is then there for the archive queries.
         for start in self._starts():
             query = start()
-            while query.isActive and not _done(query) and not self._stopping.wait(_BEAT_SECONDS):
+            while query.isActive and not self._done(query) and not self._stopping.wait(_BEAT_SECONDS):
                 self._beat([query])
             self._finish([query])
             if self._stopping.is_set():
-                return
+                return False
+            if not self._done(query):
+                raise QueryFailed(f"query {query.name} ended before it had processed all that was there at its start")
+        return True
+
+    def _done(self, query: StreamingQuery) -> bool:
+        """Whether a query has processed all that was there at its start, by what its checkpoint has committed.
+
+        What Spark says of the query's status does not tell: between two micro-batches it has no data either.
+        """
+        checkpoint, _ = self._checkpoints[str(query.name)]
+        return self._goals[str(query.name)].reached(checkpoint.committed())
 
     def _run_continuously(self) -> None:
         first, *copies = self._starts()
@@ -231,6 +249,7 @@ class _Job:
 
     def _start_compute(self) -> StreamingQuery:
         processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
+        self._set_goal(self._spec.name, self._spec.inputs)
         writer = publishing(_results(self._read_packed(), processor), self._target).writeStream
         interval = self._settings.interval_seconds(self._spec.name)
         if self._available:
@@ -243,12 +262,17 @@ class _Job:
         return self._start(self._spec.name, self._spec.inputs, writer, identity)
 
     def _start_copy(self, name: str, topic: str, write: BatchWriter, tables: tuple[str, ...]) -> StreamingQuery:
+        self._set_goal(name, (topic,))
         writer = self._read(topic).writeStream.foreachBatch(write)
         if self._available:
             writer = writer.trigger(availableNow=True)
         else:
             writer = writer.trigger(processingTime=_milliseconds(self._settings.archive_interval_seconds))
         return self._start(name, (topic,), writer, {table: self._table_ids[table] for table in tables})
+
+    def _set_goal(self, query: str, topics: tuple[str, ...]) -> None:
+        if self._available:
+            self._goals[query] = goal_of(TopicWatch(topics, self._client))
 
     def _start(
         self,
@@ -304,9 +328,10 @@ class _Job:
 
     def _read_packed(self) -> DataFrame:
         buckets = _BUCKETS_OF_PARTITION * self._settings.state_partitions
-        ends = TopicWatch(self._spec.inputs, self._client).committed() if self._available else None
+        goal = self._goals.get(self._spec.name)
+        until = None if goal is None else goal.ends
         largest_batch = self._settings.max_offsets_per_trigger
-        reading = Reading(self._spec.inputs, self._client, largest_batch, buckets, self._spec.awaited, ends)
+        reading = Reading(self._spec.inputs, self._client, largest_batch, buckets, self._spec.awaited, until)
         return packed_stream(self._spark, reading)
 
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
@@ -340,13 +365,8 @@ class _Job:
 
 
 def _has_begun(query: StreamingQuery) -> bool:
-    """Whether a query has done a micro-batch, or has found nothing to do."""
+    """Whether a query has looked for input at least once: a hint on when others may begin, never that it is done."""
     return query._jsq.lastProgress() is not None or query.status["message"].startswith("Waiting")
-
-
-def _done(query: StreamingQuery) -> bool:
-    """Whether a query, when it looked last, found nothing to do. One that is to end by itself has ended."""
-    return _has_begun(query) and not query.status["isDataAvailable"]
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """A process that behaves towards its supervisor as a stream job does, without Spark: `python stand_in.py NAME`.
 
 How it ends is said in `<home>/<NAME>.behaviour`: `die` fails at once, `refuse` does so saying that no restart can help,
-`unready` never gets to work; else it runs until SIGTERM, or ends at once with trigger available_now.
+`unready` never gets to work, `halfway` is stopped by somebody before it is done; else it runs until SIGTERM, or ends at
+once with trigger available_now.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def main() -> int:
     while not stopping and os.environ["TICKHOUSE_TRIGGER"] == "continuous":
         beat("starting" if behaviour == "unready" else "running")
         time.sleep(0.1)
+    if os.environ["TICKHOUSE_TRIGGER"] == "available_now":
+        done = behaviour != "halfway"
+        beat("done" if done else "stopped")
+        return 0 if done else 143
     beat("stopped")
     return 0
 

@@ -1,5 +1,7 @@
 """Loading MongoDB by Dagster: the assets against the real server, and the sensor in every state of earlier loads."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo import MongoClient
@@ -15,8 +18,10 @@ from orchestration import housekeeping, sensors
 from orchestration.housekeeping import tidy_runs
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.resources import MongoResource
+from orchestration.settings import PROJECT_ROOT
 from orchestration.watch import LOAD_POLICY
 from tests.dagster.conftest import definitions, make_run
+from tests.dagster.endless_load import AT_WORK
 from tests.zscore_tables import append, rows
 from tickhouse.contract.names import WINDOWS
 
@@ -123,6 +128,28 @@ def test_a_load_that_never_ends_does_not_block_for_ever(
     assert skipped(tick(loading, instance)) == "a load is under way"
     monkeypatch.setattr(sensors, "LOAD_RUN_SECONDS", 0.0)
     assert tick(loading, instance).run_requests
+
+
+def test_a_load_that_was_killed_has_failed_and_the_next_comes_at_once(loading: dg.Definitions, tmp_path: Path) -> None:
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder))) as instance:
+        program = f"from tests.dagster.endless_load import main; main({str(folder)!r})"
+        worker = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT_ROOT)
+        try:
+            deadline = time.monotonic() + 60
+            while not (folder / AT_WORK).exists():
+                assert worker.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            assert skipped(tick(loading, instance)) == "a load is under way"
+        finally:
+            worker.kill()
+            worker.wait()
+        assert "attempt 2 is due in" in skipped(tick(loading, instance))
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.FAILURE
+        record = instance.get_run_record_by_id(run.run_id)
+        assert record is not None and record.end_time is not None and time.time() - record.end_time < 10
 
 
 def fail(loaded: dg.Definitions, instance: dg.DagsterInstance, times: int) -> None:

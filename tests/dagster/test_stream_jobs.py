@@ -155,6 +155,13 @@ def test_a_failure_of_what_is_there_fails_the_run_with_the_log(
     assert "something is amiss" in failure(result)
 
 
+def test_what_is_stopped_before_it_is_done_fails_the_run(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
+    make_tables(stand_in_home)
+    (stand_in_home / "zscore.behaviour").write_text("halfway")
+    result = materialise(stand_in_home, instance, "zscores", trigger="available_now")
+    assert "zscore was stopped before it had processed all that was there" in failure(result)
+
+
 def test_a_run_that_takes_too_long_leaves_no_process(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
     make_tables(stand_in_home)
     # A command that ignores its trigger: it would run for a minute.

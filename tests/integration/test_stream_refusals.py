@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from orchestration import processes, skipping
 from orchestration.kafka import Topics
+from orchestration.lakehouse import Lakehouse
 from orchestration.local import broker as kafka
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
@@ -63,12 +64,12 @@ class Stream:
         }
         self.command = [sys.executable, "-m", "spark_jobs", "moving"]
 
-    def start(self, trigger: str = "continuous") -> processes.Process:
-        environment = {**os.environ, **self.settings, "TICKHOUSE_TRIGGER": trigger}
+    def start(self, trigger: str = "continuous", **settings: str) -> processes.Process:
+        environment = {**os.environ, **self.settings, "TICKHOUSE_TRIGGER": trigger, **settings}
         return processes.start(self._home, "moving", self.command, environment)
 
-    def run_available(self) -> tuple[int | None, dict[str, Any]]:
-        return self.outcome(self.start("available_now"))
+    def run_available(self, **settings: str) -> tuple[int | None, dict[str, Any]]:
+        return self.outcome(self.start("available_now", **settings))
 
     def outcome(self, process: processes.Process) -> tuple[int | None, dict[str, Any]]:
         # A process may be dead to `alive` a moment before its exit code can be had.
@@ -111,7 +112,11 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     stream = Stream(home, tools, java, topics)
     lines = iter(generate(seed=1, symbols=("BTCUSDT", "A.B-C_9"), ticks=1_500))
     before = feed(topics, lines, 600)
-    assert stream.run_available()[0] == 0
+    # Many small micro-batches: between two of them Spark has no data, and the stream is not done.
+    code, heartbeat = stream.run_available(TICKHOUSE_MAX_OFFSETS_PER_TRIGGER="60")
+    assert (code, heartbeat["state"], heartbeat["input_rows"]) == (0, "done", before)
+    assert heartbeat["queries"]["moving"]["batch_id"] >= before // 60 - 1
+    assert saved(home) == heartbeat["output_rows"] > 0
     after = feed(topics, lines, 600)
     everything = read_system(topics, None, None).messages
 
@@ -178,6 +183,11 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     code, heartbeat = stream.run_available()
     assert code == 0, heartbeat["error"]
     assert heartbeat["input_rows"] == len(kept) + more + again
+
+
+def saved(home: Path) -> int:
+    """The rows of the table that the job's results are copied to."""
+    return Lakehouse(str(home / "lakehouse")).content("moving_stats").rows
 
 
 def stop_family(process: processes.Process, number: signal.Signals) -> None:

@@ -17,6 +17,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from orchestration import process_identity, run_processes
 from orchestration.code_server import end_orphaned_runs, forget_attempts
 from orchestration.sensors import supervisor
 from orchestration.supervisor import History
@@ -47,8 +48,25 @@ def test_what_seems_to_be_under_way_is_over_and_what_is_over_stays_as_it_is(stat
         if status in FINISHED_STATUSES:
             assert (ended, found.status) == (0, status)
         else:
-            assert (ended, found.status) == (1, dg.DagsterRunStatus.CANCELED)
+            executed = status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
+            assert (ended, found.status) == (
+                1,
+                dg.DagsterRunStatus.FAILURE if executed else dg.DagsterRunStatus.CANCELED,
+            )
             assert end_orphaned_runs(instance) == 0
+
+
+def test_a_run_that_somebody_executes_otherwise_is_left_alone() -> None:
+    here = process_identity.own()
+    assert here is not None
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(
+            nothing, status=dg.DagsterRunStatus.STARTED, tags={run_processes.TAG: here.text()}
+        )
+        assert end_orphaned_runs(instance) == 0
+        assert run_processes.unfinished_runs(instance).ended == []
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None and found.status == dg.DagsterRunStatus.STARTED
 
 
 def sensor_state(name: str, cursor: str | None) -> InstigatorState:

@@ -51,13 +51,13 @@ FIRST = next(iter(COLLECTIONS.values()))
         ),
         pytest.param({"loaded": all_loaded(4), "in_flight": True}, False, "under way", id="a load is under way"),
         pytest.param(
-            {"loaded": all_loaded(4), "failures": [NOW - 14]}, False, "is due in 1 s", id="soon after a failure"
+            {"loaded": all_loaded(4), "failures": [NOW - 4]}, False, "is due in 1 s", id="soon after a failure"
         ),
         pytest.param(
-            {"loaded": all_loaded(4), "failures": [NOW - 15]}, True, "attempt 2", id="repeated, no new rows needed"
+            {"loaded": all_loaded(4), "failures": [NOW - 5]}, True, "attempt 2", id="repeated, no new rows needed"
         ),
         pytest.param(
-            {"loaded": all_loaded(4), "failures": [NOW - 99, NOW - 29]}, False, "is due in 1 s", id="pauses grow"
+            {"loaded": all_loaded(4), "failures": [NOW - 99, NOW - 9]}, False, "is due in 1 s", id="pauses grow"
         ),
         pytest.param(
             {"loaded": all_loaded(4), "failures": [NOW - 9_999] * LOAD_POLICY.limit},

@@ -1,0 +1,35 @@
+"""How far a query must get to have processed all that was there at its start.
+
+Belongs here: the offsets that are fixed at the start, and whether a position has reached them. Does not belong here:
+where a query is (`checkpoints`), or stopping it (`run`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from spark_jobs.offsets import Offsets
+from spark_jobs.topics import TopicWatch
+
+
+class Goal(NamedTuple):
+    """Offsets by topic and partition."""
+
+    first: Offsets
+    """Where a query begins that has no position in a partition: after what retention has removed."""
+    ends: Offsets
+    """As far as a `read_committed` reader could get: aborted transactions count, open ones do not."""
+
+    def reached(self, position: Offsets) -> bool:
+        """Whether a query at `position` has processed everything. It may have got further."""
+        return all(
+            position.get(topic, {}).get(number, self.first.get(topic, {}).get(number, 0)) >= end
+            for topic, ends in self.ends.items()
+            for number, end in ends.items()
+        )
+
+
+def goal_of(topics: TopicWatch) -> Goal:
+    """What is there now. Raises TopicsUnknown."""
+    ends = topics.committed()
+    return Goal(topics.first(), ends)
