@@ -14,6 +14,7 @@ from dagster._core.storage.tags import SENSOR_NAME_TAG
 from pydantic import Field
 from pymongo.errors import PyMongoError
 
+from orchestration import looks
 from orchestration.asset_metadata import board_metadata, log_metadata, picture_metadata, table_metadata
 from orchestration.asset_specs import (
     COLLECTION_ASSETS,
@@ -93,7 +94,9 @@ def collections_asset(settings: OrchestrationSettings) -> dg.AssetsDefinition:
         selected = [
             window for window, asset in COLLECTION_ASSETS.items() if dg.AssetKey(asset) in context.selected_asset_keys
         ]
-        with mongo.open() as store:
+        home = lakehouse.settings().home
+        looks.note(home, looks.LOAD, "a load begins")
+        with mongo.open(looks.noting(home, looks.LOAD)) as store:
             try:
                 for window in selected if config.rebuild else ():
                     store.forget(window)

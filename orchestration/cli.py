@@ -198,8 +198,8 @@ def _tell_where_to_look(status: Status, home: Path) -> None:
         lines.append(("Board", status.board_url))
     lines += [
         ("Prices", status.source_note or status.source or "-"),
-        ("Kafka", status.kafka_bootstrap),
-        ("MongoDB", status.mongo_uri),
+        ("Kafka", status.kafka_bootstrap or "-"),
+        ("MongoDB", status.mongo_uri or "-"),
         ("Delta tables", status.lakehouse),
         ("Logs", str(home / "logs")),
         ("How it is", f"tickhouse status --watch{here}"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +80,17 @@ class Lakehouse:
         fields = json.loads(DeltaTable(self.table_uri(table)).schema().to_json())["fields"]
         return [(field["name"], _type_text(field["type"]), field["metadata"].get("comment")) for field in fields]
 
-    def committed_at(self, table: str) -> datetime.datetime | None:
-        """When the newest version was committed; None when there is no such table yet."""
+    def committed_at(self, table: str, version: int | None = None) -> datetime.datetime | None:
+        """When a version (default: the newest) was committed; None when there is no such table yet.
+
+        Of a version that has been cleaned out of the log, the newest tells instead.
+        """
         opened = self._open(table)
         if opened is None:
             return None
+        if version is not None and version < opened.version():
+            with suppress(DeltaError):
+                opened.load_as_version(version)
         return datetime.datetime.fromtimestamp(opened.history(1)[0]["timestamp"] / 1_000, datetime.UTC)
 
     def query(self, sql: str, **tables: tuple[str, int | None]) -> pa.Table:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -131,8 +131,14 @@ class WindowLoad:
 class MongoStore:
     """The collections behind `uri`, written journaled. A server that is away raises pymongo's PyMongoError."""
 
-    def __init__(self, uri: str, timeout_seconds: float = 5.0) -> None:
-        """Connect when first used. Raises ConfigurationError, which does not quote the address, when it is wrong."""
+    def __init__(
+        self, uri: str, timeout_seconds: float = 5.0, progress: Callable[[str], None] = lambda _said: None
+    ) -> None:
+        """Connect when first used. Raises ConfigurationError, which does not quote the address, when it is wrong.
+
+        `progress` is told of each step in writing that is done, from several threads.
+        """
+        self._progress = progress
         self._client = client(uri, round(timeout_seconds * 1_000))
         # Acknowledged means on disk, and on a majority where there are several.
         durable = WriteConcern(w="majority", j=True)
@@ -191,10 +197,12 @@ class MongoStore:
                 collection.bulk_write(
                     [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in there], ordered=False
                 )
+            self._progress(f"writing {collection.name}")
 
     def remove(self, window: str, identities: Sequence[str]) -> None:
         """Remove the documents of these `_id`s, if they are there."""
         self._data[collection_name(window)].delete_many({"_id": {"$in": list(identities)}})
+        self._progress(f"removing from {collection_name(window)}")
 
     def symbols(self, window: str) -> set[str]:
         """The symbols of which there are documents."""
@@ -215,6 +223,7 @@ class MongoStore:
             while some := list(oldest.clone().limit(CUT_OFF_AT_ONCE)):
                 until = {"symbol": cut.symbol, "timestamp": {"$lte": some[-1]["timestamp"]}}
                 removed += collection.delete_many(until).deleted_count
+                self._progress(f"removing from {collection.name}")
         return removed
 
     def move_cuts(self, window: str, found: Loaded, kept: Kept) -> bool:

@@ -143,6 +143,14 @@ def alive(process: Process) -> bool:
         return False
 
 
+def suspended(process: Process) -> bool:
+    """Whether a process that is alive has been stopped by a signal, and does nothing until it is woken by another."""
+    try:
+        return psutil.Process(process.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def stop(process: Process, grace_seconds: float = 20) -> None:
     """SIGTERM, wait up to `grace_seconds`, then SIGKILL. Returns when the process and its descendants are gone.
 

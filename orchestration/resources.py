@@ -86,9 +86,9 @@ class MongoResource(HomeResource):
     timeout_seconds: float = 3.0
 
     @contextmanager
-    def open(self) -> Iterator[MongoStore]:
-        """The collections, for the time of the context."""
-        store = MongoStore(self.settings().mongo_uri.get_secret_value(), self.timeout_seconds)
+    def open(self, progress: Callable[[str], None] = silence) -> Iterator[MongoStore]:
+        """The collections, for the time of the context; `progress` is told of what is written as it is."""
+        store = MongoStore(self.settings().mongo_uri.get_secret_value(), self.timeout_seconds, progress)
         try:
             yield store
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 from pymongo.errors import PyMongoError
 
-from orchestration import checks
+from orchestration import checks, looks
 from orchestration.asset_metadata import table_metadata
 from orchestration.check_assets import live_now
 from orchestration.housekeeping import tidy_runs
@@ -32,6 +32,7 @@ from orchestration.supervisor import History
 from orchestration.watch import (
     LOAD_POLICY,
     OBSERVE_SECONDS,
+    LoadDecision,
     Memory,
     StreamSight,
     check_is_news,
@@ -129,6 +130,7 @@ def supervisor(
         events += observations(streams.settings(), sights, ends, told, memory, context.instance, now)
     events += _evaluations(sights, memory, live_now(streams.settings()), now)
     states = ", ".join(f"{name} {sight.view.state}" for name, sight in sights.items())
+    looks.note(streams.settings().home, looks.SUPERVISOR, kafka_away or states)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else f"nothing to start: {kafka_away or states}",
@@ -237,24 +239,28 @@ def load_new_zscores(
     context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
 ) -> dg.SensorResult:
     """One comparison of the table's version with what MongoDB holds."""
-    now = time.time()
+    decision = _decide_load(context.instance, lakehouse, mongo)
+    looks.note(lakehouse.settings().home, looks.LOAD_SENSOR, decision.reason)
+    if not decision.request:
+        return dg.SensorResult(skip_reason=decision.reason)
+    context.log.info("loading: %s", decision.reason)
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"load@{time.time():.3f}")])
+
+
+def _decide_load(instance: dg.DagsterInstance, lakehouse: LakehouseResource, mongo: MongoResource) -> LoadDecision:
     try:
         with mongo.open() as store:
             loaded = store.loaded()
     except PyMongoError as error:
-        return dg.SensorResult(skip_reason=f"MongoDB {fault(error)}; nothing is attempted until then")
-    newest = lakehouse.get().version(TABLE)
-    decision = decide_load(
-        newest,
+        return LoadDecision(False, f"MongoDB {fault(error)}; nothing is attempted until then")
+    now = time.time()
+    return decide_load(
+        lakehouse.get().version(TABLE),
         loaded,
-        in_flight=load_under_way(unfinished_runs(context.instance).records, now),
-        failures=load_failures(context.instance),
+        in_flight=load_under_way(unfinished_runs(instance).records, now),
+        failures=load_failures(instance),
         now=now,
     )
-    if not decision.request:
-        return dg.SensorResult(skip_reason=decision.reason)
-    context.log.info("loading: %s", decision.reason)
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"load@{now:.3f}")])
 
 
 ALL_SENSORS = (supervisor, load_new_zscores, tidy_runs)

@@ -8,28 +8,35 @@ Not here: changing anything; the command line (`orchestration.cli`).
 from __future__ import annotations
 
 import datetime
+import os
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import psutil
 from deltalake.exceptions import DeltaError
 from pydantic import BaseModel
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
-from orchestration import gap_table, processes
+from orchestration import dagster_records, gap_table, looks, processes, stack_health
 from orchestration.kafka import KafkaAway, KafkaRefuses, Offsets, Topics, lag
 from orchestration.lakehouse import Lakehouse, TableVersion
+from orchestration.local.instance import AlreadyRunning, holder
+from orchestration.local.ports import http_answers
 from orchestration.mongo_address import without_password
-from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault
-from orchestration.settings import OrchestrationSettings, read_endpoints
+from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault, first_version
+from orchestration.settings import Endpoints, OrchestrationSettings, read_endpoints
 from orchestration.streams import Streams
-from orchestration.supervisor import StreamView, epoch_seconds
+from orchestration.supervisor import epoch_seconds
 from spark_jobs.jobs import JOBS, TOPICS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security
 from spark_jobs.offsets import numbered
 
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
+_PAGE_SECONDS = 1.5
 _FRESH_SECONDS = 30.0
 _ALWAYS = ("kafka", "mongod", "code-server", "daemon")
 """Services that every local stack has; the others depend on what it was told."""
@@ -39,7 +46,7 @@ class StreamStatus(BaseModel):
     """One stream job. Counts are cumulative since its checkpoint began; None = never said."""
 
     state: str
-    """running, starting, stopping, stopped, crashed, hung or given_up."""
+    """running, starting, stopping, stopped, crashed, hung, given_up, suspended (by a signal) or unknown."""
     pid: int | None = None
     wanted: bool = True
     """Whether it should be running: not once it was stopped by hand, or drained."""
@@ -84,8 +91,10 @@ class ServiceStatus(BaseModel):
     """One local process that is neither stream nor producer."""
 
     state: str
-    """running or stopped."""
+    """running; stopped; suspended, by a signal; hung, as it does not answer; or unknown, as its record is damaged."""
     pid: int | None
+    started_at: float | None = None
+    """In seconds since the epoch."""
 
 
 class GapStatus(BaseModel):
@@ -108,11 +117,14 @@ class Status(BaseModel):
 
     source: str | None
     source_note: str | None
-    kafka_bootstrap: str
-    mongo_uri: str
+    kafka_bootstrap: str | None
+    """None as long as the stack that is starting has no addresses."""
+    mongo_uri: str | None
     lakehouse: str
     dagster_url: str | None
     board_url: str | None = None
+    up_pid: int | None = None
+    """The process of `tickhouse up`, which starts services and keeps them running."""
     producer: ProducerStatus
     streams: dict[str, StreamStatus]
     load: dict[str, CollectionStatus]
@@ -128,41 +140,62 @@ class Status(BaseModel):
 
 
 def collect(settings: OrchestrationSettings) -> Status:
-    """Look at everything, in at most about two seconds. Parts that are away are named in `problems`.
+    """Look at everything, in at most about two seconds. Parts that are away, or damaged, are named in `problems`.
 
     Raises SettingsError when the home's `endpoints.json` is damaged.
     """
     problems: list[str] = []
-    endpoints = read_endpoints(settings.home)
-    # The order is what makes `drained` certain: consumers are looked at before what they consume. Anything that comes
-    # in between then makes a consumer look behind, never ahead.
-    producer = processes.read_heartbeat(settings.home, "producer") or {}
-    heartbeats = {name: processes.read_heartbeat(settings.home, name) or {} for name in JOBS}
-    ends = _ends(settings, problems)
-    version = _table_version(settings, problems)
-    loaded = _loaded(settings, problems)
-    source = endpoints.source if endpoints else producer.get("source")
+    home = settings.home
+    up = _up(home, problems)
+    endpoints = read_endpoints(home)
+    starting = up is not None and not _written_since(home / "endpoints.json", up)
+    addresses = _addresses(settings, endpoints, starting)
+    if starting:
+        endpoints = None  # an earlier stack's: the one that is starting has yet to choose its own
+    with ThreadPoolExecutor(2, "probe") as pool:
+        pages = {
+            name: pool.submit(http_answers, url, path, _PAGE_SECONDS)
+            for name, url, path in (
+                ("webserver", endpoints.dagster_url if endpoints else None, "/server_info"),
+                ("board", endpoints.board_url if endpoints else None, "/"),
+            )
+            if url is not None
+        }
+        # The order is what makes `drained` certain: consumers are looked at before what they consume. Anything that
+        # comes in between then makes a consumer look behind, never ahead.
+        producer = _heartbeat(home, "producer", ProducerStatus, problems)
+        heartbeats = {name: _heartbeat(home, name, StreamStatus, problems) for name in JOBS}
+        silent: dict[str, str] = {}
+        ends = _ends(settings, silent, problems) if addresses.kafka else {}
+        version = _table_version(settings, problems)
+        loaded = _loaded(settings, silent, problems) if addresses.mongo else None
+        services = _services(home, problems)
+        silent |= {name: f"the {name} does not answer" for name, page in pages.items() if not page.result()}
+    source = endpoints.source if endpoints else producer.get("source") if up is None else None
     reasons = waiting_for(source, producer, heartbeats, ends, version, loaded or {})
+    problems += _note_silence(services, silent, home / "logs")
+    problems += _health(settings, services, version, loaded)
     streams = Streams(settings)
     given_up = streams.given_up()
     status = Status(
         source=source,
         source_note=endpoints.source_note if endpoints else None,
-        kafka_bootstrap=settings.kafka_bootstrap,
-        mongo_uri=without_password(settings.mongo_uri.get_secret_value()),
+        kafka_bootstrap=addresses.kafka,
+        mongo_uri=addresses.mongo,
         lakehouse=settings.lakehouse,
         dagster_url=endpoints.dagster_url if endpoints else None,
         board_url=endpoints.board_url if endpoints else None,
-        producer=_producer(settings, producer),
+        up_pid=None if up is None else up.pid,
+        producer=_producer(home, producer, problems),
         streams={
-            name: _stream(streams.observe(name), spec, ends, given_up.get(name), streams.wanted(name))
+            name: _stream(streams, spec, heartbeats[name], ends, given_up.get(name), problems)
             for name, spec in JOBS.items()
         },
         load={collection: _collection(loaded, collection) for collection in COLLECTIONS.values()},
-        services=_services(settings),
+        services=services,
         drained=not reasons,
         waiting_for=reasons,
-        problems=problems,
+        problems=list(dict.fromkeys(problems)),
         gaps=_gaps(settings, problems),
     )
     return status.model_copy(update={"not_at_work": not_at_work(status)})
@@ -178,6 +211,10 @@ def not_at_work(status: Status) -> list[str]:
     needed |= {name for name, url in (("webserver", status.dagster_url), ("board", status.board_url)) if url}
     # In containers none is recorded: there the answers of Kafka and MongoDB tell.
     states = {name: service.state for name, service in status.services.items() if name in needed}
+    if status.up_pid is not None:
+        states |= dict.fromkeys(sorted(needed - set(states)), "not started yet")
+    elif any(state != "stopped" for state in states.values()):
+        states["tickhouse up"] = "gone: what ends is not started again. `tickhouse up` takes over"
     if status.producer.state not in ("waiting", "ended"):
         states["producer"] = status.producer.state
     states |= {f"stream {name}": stream.state for name, stream in status.streams.items() if stream.wanted}
@@ -252,15 +289,14 @@ def archive_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> i
     return sum(known) if heartbeat and known and len(known) == len(lags) else None
 
 
-def _ends(settings: OrchestrationSettings, problems: list[str]) -> Offsets:
+def _ends(settings: OrchestrationSettings, silent: dict[str, str], problems: list[str]) -> Offsets:
     try:
         return Topics(settings.kafka_bootstrap, _KAFKA_SECONDS, librdkafka_security(settings)).end_offsets(TOPICS)
     except KafkaRefuses as error:
         problems.append(f"{error}")
-        return {}
     except KafkaAway as error:
-        problems.append(f"{error}: start the stack with `tickhouse up`, or set TICKHOUSE_KAFKA_BOOTSTRAP")
-        return {}
+        silent["kafka"] = f"{error}: start the stack with `tickhouse up`, or set TICKHOUSE_KAFKA_BOOTSTRAP"
+    return {}
 
 
 def _table_version(settings: OrchestrationSettings, problems: list[str]) -> TableVersion | None:
@@ -279,16 +315,19 @@ def _gaps(settings: OrchestrationSettings, problems: list[str]) -> list[GapStatu
         return []
 
 
-def _loaded(settings: OrchestrationSettings, problems: list[str]) -> dict[str, Loaded] | None:
+def _loaded(settings: OrchestrationSettings, silent: dict[str, str], problems: list[str]) -> dict[str, Loaded] | None:
+    uri = settings.mongo_uri.get_secret_value()
     try:
-        store = MongoStore(settings.mongo_uri.get_secret_value(), _MONGO_SECONDS)
+        store = MongoStore(uri, _MONGO_SECONDS)
         try:
             return store.loaded()
         finally:
             store.close()
+    except ConnectionFailure as error:
+        silent["mongod"] = f"MongoDB at {without_password(uri)} {fault(error)}"
     except PyMongoError as error:
-        problems.append(f"MongoDB at {without_password(settings.mongo_uri.get_secret_value())} {fault(error)}")
-        return None
+        problems.append(f"MongoDB at {without_password(uri)} {fault(error)}")
+    return None
 
 
 def _collection(loaded: Mapping[str, Loaded] | None, collection: str) -> CollectionStatus:
@@ -300,42 +339,224 @@ def _collection(loaded: Mapping[str, Loaded] | None, collection: str) -> Collect
     )
 
 
-def _producer(settings: OrchestrationSettings, heartbeat: Mapping[str, Any]) -> ProducerStatus:
-    process = processes.recorded(settings.home, "producer")
+def _producer(home: Path, heartbeat: Mapping[str, Any], problems: list[str]) -> ProducerStatus:
+    status = ProducerStatus.model_validate(_told(heartbeat, ProducerStatus))
+    try:
+        process = processes.recorded(home, "producer")
+    except (processes.ProcessError, OSError) as error:
+        problems.append(str(error))
+        return status.model_copy(update={"state": "unknown", "pid": None})
     alive = process is not None and processes.alive(process)
-    told = {field: heartbeat[field] for field in ProducerStatus.model_fields if heartbeat.get(field) is not None}
-    status = ProducerStatus.model_validate(told)
-    status.pid = process.pid if process and alive else None
-    if not alive and status.state in ("running", "waiting"):
-        # One without a record was started by hand, by another service manager perhaps: its heartbeat alone tells.
-        fresh = time.time() - epoch_seconds(heartbeat["written_at"]) < _FRESH_SECONDS
-        if process is not None or not fresh:
-            status.state = "crashed"
-    return status
-
-
-def _stream(view: StreamView, spec: JobSpec, ends: Offsets, given_up: str | None, wanted: bool) -> StreamStatus:
-    heartbeat = view.heartbeat
-    told = {field: heartbeat[field] for field in StreamStatus.model_fields if heartbeat.get(field) is not None}
-    left_alone = given_up is not None and view.state in ("crashed", "hung")
-    return StreamStatus.model_validate(
-        told
-        | {
-            "state": "given_up" if left_alone else view.state,
-            "pid": view.pid,
-            "wanted": wanted,
-            "error": given_up if left_alone else view.error,
-            "lag": stream_lag(spec, heartbeat, ends),
-            "archive_lag": archive_lag(spec, heartbeat, ends),
+    asleep = process is not None and alive and processes.suspended(process)
+    return status.model_copy(
+        update={
+            "state": producer_state(heartbeat, process, alive=alive, suspended=asleep, now=time.time()),
+            "pid": process.pid if process and alive else None,
         }
     )
 
 
-def _services(settings: OrchestrationSettings) -> dict[str, ServiceStatus]:
+def producer_state(
+    heartbeat: Mapping[str, Any], process: processes.Process | None, *, alive: bool, suspended: bool, now: float
+) -> str:
+    """How the producer is, by its heartbeat and its process.
+
+    One without a record was started by hand, by another service manager perhaps: its heartbeat alone tells.
+    """
+    said = str(heartbeat.get("state", "stopped"))
+    own = process is None or heartbeat.get("pid") == process.pid
+    said_at = epoch_seconds(heartbeat["written_at"]) if own and "written_at" in heartbeat else 0.0
+    fresh = now - max(said_at, process.create_time if process is not None else 0.0) < _FRESH_SECONDS
+    if alive:
+        if suspended:
+            return "suspended"
+        if not fresh:
+            return "hung"
+        return said if own else "starting"
+    return "crashed" if said in ("running", "waiting") and (process is not None or not fresh) else said
+
+
+def _stream(
+    streams: Streams,
+    spec: JobSpec,
+    heartbeat: Mapping[str, Any],
+    ends: Offsets,
+    given_up: str | None,
+    problems: list[str],
+) -> StreamStatus:
+    waiting = stream_lag(spec, heartbeat, ends)
+    told = _told(heartbeat, StreamStatus) | {"lag": waiting, "archive_lag": archive_lag(spec, heartbeat, ends)}
+    try:
+        view, wanted = streams.observe(spec.name, waiting), streams.wanted(spec.name)
+        process = processes.recorded(streams.home, spec.name) if view.pid is not None else None
+    except (processes.ProcessError, OSError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"how the stream {spec.name} is cannot be told: {error}")
+        return StreamStatus.model_validate(told | {"state": "unknown"})
+    left_alone = given_up is not None and view.state in ("crashed", "hung")
+    state: str = "given_up" if left_alone else view.state
+    if state in ("running", "starting") and process is not None and processes.suspended(process):
+        state = "suspended"
+    return StreamStatus.model_validate(
+        told
+        | {
+            "state": state,
+            "pid": view.pid,
+            "wanted": wanted,
+            "error": given_up if left_alone else view.error,
+        }
+    )
+
+
+def _told(heartbeat: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {field: heartbeat[field] for field in model.model_fields if heartbeat.get(field) is not None}
+
+
+def _heartbeat(home: Path, name: str, model: type[BaseModel], problems: list[str]) -> dict[str, Any]:
+    """The last heartbeat, empty where there is none; one that says something else than it should is a problem."""
+    try:
+        heartbeat = processes.read_heartbeat(home, name) or {}
+        model.model_validate({"state": "unknown"} | _told(heartbeat, model))
+        for query in heartbeat.get("queries", {}):
+            offsets_of(heartbeat, query)
+        if "written_at" in heartbeat:
+            epoch_seconds(heartbeat["written_at"])
+    except (OSError, AttributeError, TypeError, ValueError):
+        path = home / "run" / f"{name}.heartbeat.json"
+        problems.append(f"{path} cannot be read: see to it that it can, or remove it, it is written anew")
+        return {}
+    return heartbeat
+
+
+def _services(home: Path, problems: list[str]) -> dict[str, ServiceStatus]:
     services = {}
-    for name in processes.recorded_names(settings.home):
-        process = processes.recorded(settings.home, name)
-        if process is not None and name not in JOBS:
-            alive = processes.alive(process)
-            services[name] = ServiceStatus(state="running" if alive else "stopped", pid=process.pid if alive else None)
+    for name in processes.recorded_names(home):
+        if name in JOBS:
+            continue
+        try:
+            process = processes.recorded(home, name)
+        except (processes.ProcessError, OSError) as error:
+            problems.append(str(error))
+            services[name] = ServiceStatus(state="unknown", pid=None)
+            continue
+        if process is not None and processes.alive(process):
+            state = "suspended" if processes.suspended(process) else "running"
+            services[name] = ServiceStatus(state=state, pid=process.pid, started_at=process.create_time)
+        else:
+            services[name] = ServiceStatus(state="stopped", pid=None)
     return services
+
+
+class _Addresses(NamedTuple):
+    """Where Kafka and MongoDB are, None as long as nothing has an address; `mongo` without its password."""
+
+    kafka: str | None
+    mongo: str | None
+
+
+def _addresses(settings: OrchestrationSettings, endpoints: Endpoints | None, starting: bool) -> _Addresses:
+    """What was named, or chosen by the stack that is there now. A default counts for parts that somebody has started.
+
+    While a stack is `starting`, what `endpoints` says is of the one before.
+    """
+    uri = settings.mongo_uri.get_secret_value()
+    named = settings.model_fields_set
+    used = any((settings.home / "run").glob("*.heartbeat.json")) and not starting
+    old = endpoints if starting else None
+    kafka = ("kafka_bootstrap" in named and not (old and old.kafka_bootstrap == settings.kafka_bootstrap)) or used
+    mongo = ("mongo_uri" in named and not (old and old.mongo_uri == uri)) or used
+    return _Addresses(settings.kafka_bootstrap if kafka else None, without_password(uri) if mongo else None)
+
+
+def _up(home: Path, problems: list[str]) -> psutil.Process | None:
+    """The `tickhouse up` of that home."""
+    try:
+        pid = holder(home)
+        return None if pid is None else psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+    except (AlreadyRunning, OSError) as error:
+        problems.append(f"whether a stack runs in {home} cannot be told: {error}")
+        return None
+
+
+def _written_since(path: Path, process: psutil.Process) -> bool:
+    """Whether a file was written in the life of a process."""
+    try:
+        return path.stat().st_mtime >= process.create_time()
+    except (OSError, psutil.Error):
+        return False
+
+
+def _note_silence(services: dict[str, ServiceStatus], silent: Mapping[str, str], logs: Path) -> list[str]:
+    """What to say of the services that do not answer; those whose process runs all the same are noted as hung."""
+    told = []
+    for name, sentence in silent.items():
+        service = services.get(name)
+        if service is not None and service.state in ("running", "suspended"):
+            hung = "hung" if service.state == "running" else service.state
+            services[name] = service.model_copy(update={"state": hung})
+            told.append(f"{name} runs, as process {service.pid}, and does not answer: see {logs / name}.log")
+        else:
+            told.append(sentence)
+    return told
+
+
+def _health(
+    settings: OrchestrationSettings,
+    services: Mapping[str, ServiceStatus],
+    version: TableVersion | None,
+    loaded: Mapping[str, Loaded] | None,
+) -> list[str]:
+    """What keeps a stack from doing what it is there for although its processes run."""
+    home, now = settings.home, time.time()
+    found = stack_health.full_disks(_free([home, settings.lakehouse, settings.checkpoints]))
+    parts = [services[name] for name in ("daemon", "code-server") if name in services]
+    if parts and any(part.state == "stopped" for part in parts):
+        return found  # which is told, and all the rest follows from it
+    began_at = max((part.started_at for part in parts if part.started_at is not None), default=None)
+    sensors = {name: looks.last(home, name) for name in (looks.SUPERVISOR, looks.LOAD_SENSOR)}
+    found += stack_health.sensors_at_rest(sensors, began_at, now, f"daemon.log and code-server.log in {home / 'logs'}")
+    if began_at is not None:
+        records = home / "dagster"
+        heartbeats = dagster_records.daemon_heartbeats(records)
+        found += stack_health.silent_daemons(heartbeats, began_at, now, str(home / "logs" / "daemon.log"))
+        found += stack_health.failing_ticks(dagster_records.failed_ticks(records), began_at)
+    if loaded is not None and version is not None and (began_at is not None or any(sensors.values())):
+        missing = _missing_since(settings, version, loaded)
+        load, sensor = looks.last(home, looks.LOAD), sensors[looks.LOAD_SENSOR]
+        found += stack_health.load_at_rest(missing, load, sensor, began_at, now)
+    return found
+
+
+def _missing_since(
+    settings: OrchestrationSettings, version: TableVersion, loaded: Mapping[str, Loaded]
+) -> float | None:
+    """When the first version of the table was committed that is not in every collection."""
+    records = [loaded.get(collection) for collection in COLLECTIONS.values()]
+    first = min(first_version(record, version.table_id, version.version) for record in records)
+    if first > version.version:
+        return None
+    try:
+        committed_at = Lakehouse(settings.lakehouse).committed_at(TABLE, first)
+    except (DeltaError, OSError):
+        return None  # the table's version could be read a moment ago: the next look will tell
+    return None if committed_at is None else committed_at.timestamp()
+
+
+def _free(places: Iterable[Path | str]) -> dict[str, int | None]:
+    """Bytes left to whoever may write, 0 where no file can be made any more, by local folder; each disk once."""
+    free: dict[str, int | None] = {}
+    disks = set()
+    for place in places:
+        folder = Path(str(place).removeprefix("file://"))
+        try:
+            # A URI of another kind is no folder that is there.
+            if (disk := folder.stat().st_dev) in disks:
+                continue
+            disks.add(disk)
+            room = os.statvfs(folder)
+        except OSError:
+            continue
+        no_files = room.f_files > 0 and room.f_favail == 0
+        free[str(folder)] = 0 if no_files else room.f_bavail * room.f_frsize
+    return free

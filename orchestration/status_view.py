@@ -77,9 +77,9 @@ def _overview(status: Status, *, addresses: bool) -> Table:
     if replay:
         table.add_row("Recording", _recording(status))
     if addresses:
-        table.add_row("Kafka", status.kafka_bootstrap)
+        table.add_row("Kafka", status.kafka_bootstrap or "-")
         table.add_row("Tables", status.lakehouse)
-        table.add_row("MongoDB", status.mongo_uri)
+        table.add_row("MongoDB", status.mongo_uri or "-")
         table.add_row("Dagster", status.dagster_url or "-")
         table.add_row("Board", status.board_url or "-")
     names: dict[str, list[str]] = {}
@@ -100,6 +100,8 @@ def _at_work(status: Status) -> Text:
         *status.streams.values(),
     ]
     if all(part.pid is None for part in parts):
+        if status.up_pid is not None:
+            return Text(f"no: the stack is starting or stopping (process {status.up_pid})", "yellow")
         return Text("no: nothing is running; `tickhouse up` starts it", "red")
     idle = [reason for reason in status.not_at_work if reason not in status.problems]
     return Text(f"no: {', '.join(idle) or 'see below'}", "red")

@@ -60,24 +60,24 @@ class Streams:
     ) -> None:
         self._settings = settings
         self._given = environment
-        self._home = settings.home
+        self.home = settings.home
         self._command = command
         self._say = say
 
     def wanted(self, name: str) -> bool:
         """Whether the stream should be running."""
-        return processes.get_wanted(self._home, name) == "running"
+        return processes.get_wanted(self.home, name) == "running"
 
     def observe(self, name: str, lag: int | None = None) -> StreamView:
         """Look at a stream. `lag`: messages that wait for it, None when unknown."""
-        process = processes.recorded(self._home, name)
+        process = processes.recorded(self.home, name)
         # The heartbeat comes second: one that says "stopped" is then not older than the process's end.
         alive = process is not None and processes.alive(process)
         return judge_stream(
             pid=process.pid if process else None,
             alive=alive,
             started_at=process.create_time if process else 0.0,
-            heartbeat=processes.read_heartbeat(self._home, name),
+            heartbeat=processes.read_heartbeat(self.home, name),
             now=time.time(),
             lag=lag,
             ended=processes.how_it_ended(process) if process and not alive else None,
@@ -86,16 +86,16 @@ class Streams:
     def given_up(self) -> dict[str, str]:
         """The streams that the supervisor has given up, with its reasons, as it noted last."""
         try:
-            noted = json.loads((self._home / "run" / _SUPERVISION).read_bytes())
-        except (FileNotFoundError, ValueError):
-            # Never noted, or torn by a power cut: the supervisor notes it again.
+            noted = json.loads((self.home / "run" / _SUPERVISION).read_bytes())
+            return {str(name): str(reason) for name, reason in noted.items()}
+        except (OSError, ValueError, AttributeError):
+            # Never noted, or damaged: the supervisor notes it again.
             return {}
-        return {str(name): str(reason) for name, reason in noted.items()}
 
     def note_given_up(self, reasons: Mapping[str, str]) -> None:
         """Note which streams are given up, for those who do not ask Dagster."""
         if self.given_up() != dict(reasons):
-            processes.write_json(processes.run_folder(self._home) / _SUPERVISION, reasons)
+            processes.write_json(processes.run_folder(self.home) / _SUPERVISION, reasons)
 
     def keep(self, name: str) -> StreamView | None:
         """Launch the stream if it is (still) wanted; None when it is not."""
@@ -125,8 +125,8 @@ class Streams:
 
         Raises StreamError when it cannot be started.
         """
-        processes.set_wanted(self._home, name, "running")
-        process = processes.recorded(self._home, name)
+        processes.set_wanted(self.home, name, "running")
+        process = processes.recorded(self.home, name)
         if process is not None and self.observe(name).state in ("hung", "stopping"):
             self._stop(process)
         if process is None or not processes.alive(process):
@@ -134,12 +134,12 @@ class Streams:
 
     def stop(self, name: str) -> None:
         """Stop wanting the stream and stop it; returns when it is gone."""
-        processes.set_wanted(self._home, name, "stopped")
+        processes.set_wanted(self.home, name, "stopped")
         self.end(name)
 
     def end(self, name: str) -> None:
         """Stop the stream's process, whatever is wanted; returns when it is gone."""
-        process = processes.recorded(self._home, name)
+        process = processes.recorded(self.home, name)
         if process is not None:
             self._stop(process)
 
@@ -169,7 +169,7 @@ class Streams:
 
     def log_path(self, name: str) -> Path:
         """Where a stream's output goes."""
-        return self._home / "logs" / f"{name}.log"
+        return self.home / "logs" / f"{name}.log"
 
     def log_tail(self, name: str, lines: int = _LOG_LINES) -> str:
         """The last lines of a stream's log; empty when there is none."""
@@ -182,7 +182,7 @@ class Streams:
 
     def _start(self, name: str, extra: dict[str, str]) -> processes.Process:
         try:
-            process = processes.start(self._home, name, self._command(name), self._environment() | extra)
+            process = processes.start(self.home, name, self._command(name), self._environment() | extra)
         except (processes.ProcessError, JavaMissing) as error:
             raise StreamError(str(error)) from error
         self._say(f"{name}: started as process {process.pid}, and not yet at work")

@@ -5,9 +5,11 @@ Not here: who uses which port (`orchestration.stack`).
 
 from __future__ import annotations
 
+import http.client
 import random
 import socket
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
 # Below the range from which the kernel takes the ports of outgoing connections: a service that is started again finds
@@ -31,6 +33,19 @@ def answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def http_answers(url: str, path: str, seconds: float) -> bool:
+    """Whether a server at that address of this machine answers a request. No proxy is asked, whatever is set."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def free_port(taken: Collection[int] = ()) -> int:

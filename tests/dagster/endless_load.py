@@ -3,8 +3,6 @@
 It is executed as definitions execute theirs, and tells by a file that it is at work.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -12,13 +12,13 @@ import pytest
 from spark_jobs import run
 from spark_jobs.checkpoint_files import LocalFiles
 from spark_jobs.checkpoints import Checkpoint
-from spark_jobs.contract import MOVING_TOPIC, TICKS_TOPIC
 from spark_jobs.goal import Goal
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS
 from spark_jobs.offsets import NamedOffsets, Offsets, named
 from spark_jobs.settings import StreamSettings
 from spark_jobs.stopping import StopRequest
+from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC
 
 ENDS: Offsets = {TICKS_TOPIC: {0: 10, 1: 6}, MOVING_TOPIC: {0: 8}}
 

@@ -37,6 +37,7 @@ def status(**fields: Any) -> Status:
         "lakehouse": "/data/.tickhouse/lakehouse",
         "dagster_url": "http://127.0.0.1:3000",
         "board_url": "http://127.0.0.1:8501",
+        "up_pid": 3,
         "producer": ProducerStatus(state="ended", acknowledged=607, last_timestamp="2026-01-01T12:34:56.700Z"),
         "streams": streams,
         "load": load,
@@ -54,9 +55,9 @@ def with_stream(**fields: Any) -> Status:
     return found
 
 
-def with_service(name: str, **fields: Any) -> Status:
+def with_service(name: str, state: str = "stopped", **fields: Any) -> Status:
     return status(services={each: ServiceStatus(state="running", pid=2) for each in ALL if each != name}
-                  | {name: ServiceStatus(state="stopped", pid=None)}, **fields)  # fmt: skip
+                  | {name: ServiceStatus(state=state, pid=None)}, **fields)  # fmt: skip
 
 
 def shown(status: Status) -> str:
@@ -71,7 +72,16 @@ def shown(status: Status) -> str:
         (status(), []),
         (status(producer=ProducerStatus(state="waiting", note="banned until noon")), []),
         (status(producer=ProducerStatus(state="running")), []),
-        (status(services={}), []),
+        (status(services={}, up_pid=None), []),  # containers
+        (
+            status(services={"kafka": ServiceStatus(state="running", pid=2)}),
+            [f"{name} is not started yet" for name in ("board", "code-server", "daemon", "mongod", "webserver")],
+        ),
+        (status(up_pid=None), ["tickhouse up is gone: what ends is not started again. `tickhouse up` takes over"]),
+        (with_service("kafka", state="suspended"), ["kafka is suspended"]),
+        (with_service("mongod", state="hung"), ["mongod is hung"]),
+        (with_stream(state="suspended"), ["stream moving is suspended"]),
+        (status(producer=ProducerStatus(state="hung")), ["producer is hung"]),
         (with_stream(state="stopped", wanted=False), []),
         (with_service("simulator"), []),
         (with_service("board", board_url=None), []),
