@@ -34,7 +34,8 @@ class UnfinishedRun(NamedTuple):
 
     run_id: str
     job: str
-    status: str
+    created_at: float
+    """In epoch seconds."""
 
 
 def daemon_heartbeats(home: Path) -> dict[str, float]:
@@ -45,8 +46,12 @@ def daemon_heartbeats(home: Path) -> dict[str, float]:
 
 def unfinished_runs(home: Path) -> list[UnfinishedRun]:
     """The runs that have not ended; empty when that is not known."""
-    statement = "SELECT run_id, pipeline_name, status FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
-    return [UnfinishedRun(*map(str, row)) for row in _rows(home / "history" / "runs.db", statement)]
+    ended = "('SUCCESS', 'FAILURE', 'CANCELED')"
+    statement = f"SELECT run_id, pipeline_name, create_timestamp FROM runs WHERE status NOT IN {ended}"  # noqa: S608
+    return [
+        UnfinishedRun(str(run_id), str(job), _epoch_seconds(moment))
+        for run_id, job, moment in _rows(home / "history" / "runs.db", statement)
+    ]
 
 
 def failed_ticks(home: Path) -> list[FailedTicks]:

@@ -6,12 +6,17 @@ Belongs here: the record of each fault, the summary and the verdict. Does not be
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.chaos.plan import STREAMS, Fault
 from tests.reference.report import Report
+
+LIMITS = {"load": 60.0, "maintenance": 60.0}
+"""Seconds within which a run of Dagster that was killed alone must have been noticed, and a load be repeated: twice of
+what it may take on a good machine. By target of the fault."""
 
 
 @dataclass
@@ -43,8 +48,14 @@ def summary(records: Sequence[Record], report: Report) -> str:
 
 
 def passed(records: Sequence[Record], report: Report) -> bool:
-    """Whether all came back and every result is right."""
-    return report.ok and all(record.recovery is not None for record in records if record.struck)
+    """Whether all came back, what has a limit within it, and every result is right."""
+    return report.ok and all(_in_time(record) for record in records if record.struck)
+
+
+def _in_time(record: Record) -> bool:
+    """Whether what was struck came back in time. While others are broken beside it nothing but that can be asked."""
+    limit = LIMITS.get(record.fault.target, math.inf) if record.alone else math.inf
+    return record.recovery is not None and record.recovery <= limit
 
 
 def _slept(record: Record) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from pymongo.errors import PyMongoError
 
-from orchestration import processes
+from orchestration import dagster_records, processes
 from orchestration.kafka import KafkaAway, Topics
 from orchestration.lakehouse import Lakehouse
 from orchestration.local.ports import answers, free_port
@@ -164,9 +164,9 @@ class Stack:
         if target in JOBS:
             return self._stream_is_back(target, since)
         if target == "load":
-            return self._is_loaded(since)
+            return self._is_loaded(since) and not self._seems_under_way("load_mongodb", since)
         if target == "maintenance":
-            return self.leader("code-server") is not None
+            return self.leader("code-server") is not None and not self._seems_under_way("maintain_tables", since)
         if self.leader(target) is None:
             return False
         if target == "producer":
@@ -218,6 +218,11 @@ class Stack:
             record is not None and (record.loaded_at.timestamp() > since or record.delta_version == newest.version)
             for record in records
         )
+
+    def _seems_under_way(self, job: str, since: float) -> bool:
+        """Whether Dagster takes a run of a job for unfinished that was begun before `since`."""
+        unfinished = dagster_records.unfinished_runs(self.home / "dagster")
+        return any(run.job == job and run.created_at < since for run in unfinished)
 
     def _broker_answers(self) -> bool:
         try:
