@@ -95,15 +95,20 @@ def _start(home: Path, name: str, command: Sequence[str], environment: Mapping[s
             except OSError as error:
                 raise ProcessError(f"{name} cannot be started: {command[0]}: {error.strerror}") from error
         _children.append(child)
-        # The child cannot be reaped before this line, so its start time is readable even if it has ended already.
-        process = Process(name, child.pid, psutil.Process(child.pid).create_time(), list(command), str(log))
-        try:
-            write_json(folder / f"{name}.json", asdict(process))
-        except OSError:
-            # Without a record nobody would ever find it again.
-            stop(process, 0)
-            raise
-        return process
+        return record(home, name, child, command, log)
+
+
+def record(home: Path, name: str, child: "subprocess.Popen[bytes]", command: Sequence[str], log: Path) -> Process:
+    """Record a child that has not been waited for, so that others find it. Raises OSError; it is ended then."""
+    # As it cannot have been reaped, its start time is readable even if it has ended already.
+    process = Process(name, child.pid, psutil.Process(child.pid).create_time(), list(command), str(log))
+    try:
+        write_json(run_folder(home) / f"{name}.json", asdict(process))
+    except OSError:
+        # Without a record nobody would ever find it again.
+        stop(process, 0)
+        raise
+    return process
 
 
 def recorded(home: Path, name: str) -> Process | None:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestration import endings
-from orchestration.processes import read_heartbeat
+from orchestration import endings, processes
 from orchestration.settings import PREFIX, OrchestrationSettings
 from spark_jobs.file_lock import LockHeld, held
 
 _LOOK_SECONDS = 0.2
+_PRODUCER = "producer"
 
 
 class ReplayFailed(RuntimeError):
@@ -56,6 +56,7 @@ def _send(
     shift_to_now: bool,
     progress: Callable[[int, int, str | None], None],
 ) -> int:
+    _end_left_behind(folder)
     log = folder / "replay.log"
     decided = {
         "home": str(folder),
@@ -65,11 +66,11 @@ def _send(
         "replay_timestamps": "now" if shift_to_now else "recorded",
     }
     environment = {**os.environ, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    command = [sys.executable, "-m", "producer"]
     with log.open("wb") as output:
-        producer = subprocess.Popen(
-            [sys.executable, "-m", "producer"], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        producer = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
+        processes.record(folder, _PRODUCER, producer, command, log)
         while producer.poll() is None:
             seen = _heartbeat(folder, producer.pid)
             progress(seen.get("sent", 0), seen.get("acknowledged", 0), seen.get("last_timestamp"))
@@ -86,7 +87,26 @@ def _send(
     return int(seen["acknowledged"])
 
 
+def end_left_behind(home: Path) -> int | None:
+    """End the producer of a sender that was killed; returns its pid, None when there is none or somebody sends."""
+    folder = home / "replay"
+    try:
+        with held(folder / "replay.lock", 0):
+            return _end_left_behind(folder)
+    except LockHeld:
+        return None
+
+
+def _end_left_behind(folder: Path) -> int | None:
+    """Whoever holds the lock knows that the sender before is gone; its producer need not be."""
+    left = processes.recorded(folder, _PRODUCER)
+    if left is None or not processes.alive(left):
+        return None
+    processes.stop(left)
+    return left.pid
+
+
 def _heartbeat(folder: Path, pid: int) -> dict[str, Any]:
     """The heartbeat if it is this producer's, else nothing."""
-    found = read_heartbeat(folder, "producer") or {}
+    found = processes.read_heartbeat(folder, _PRODUCER) or {}
     return found if found.get("pid") == pid else {}

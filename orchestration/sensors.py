@@ -24,6 +24,8 @@ from orchestration.jobs import STREAM_JOBS, launch_streams, load_mongodb, restar
 from orchestration.kafka import KafkaAway, Offsets
 from orchestration.mongo_load import TABLE, fault
 from orchestration.observing import observations
+from orchestration.replay import end_left_behind
+from orchestration.replay_job import replay
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.run_processes import unfinished_runs
 from orchestration.status import archive_lag, stream_lag
@@ -141,6 +143,8 @@ def supervisor(
 
 def _end_left_behind(context: dg.SensorEvaluationContext, run: dg.DagsterRun, streams: Streams) -> None:
     """End the processes that a killed run was to wait for, and to end."""
+    if run.job_name == replay.name and (pid := end_left_behind(streams.home)) is not None:
+        context.log.warning("ended the producer of that run, process %d", pid)
     for name in _streams_of(run):
         view = streams.observe(name)
         if view.pid is not None and view.heartbeat.get("trigger") == "available_now":

@@ -11,9 +11,10 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from orchestration import processes, sensors
+from orchestration import process_identity, processes, sensors
 from orchestration.kafka import Topics
 from orchestration.resources import TopicsResource
+from orchestration.run_processes import TAG
 from orchestration.settings import OrchestrationSettings
 from orchestration.status import collect
 from orchestration.watch import OBSERVE_SECONDS, Memory
@@ -287,3 +288,33 @@ def test_unchanged_checks_and_recent_observations_are_not_repeated(
 def test_a_cursor_of_another_release_is_no_obstacle(stand_in_home: Path, instance: dg.DagsterInstance) -> None:
     want_all(stand_in_home)
     assert requested(tick(stand_in_home, instance, '{"form": 0}')) == [("launch_streams", list(JOBS))]
+
+
+@pytest.mark.parametrize(("trigger", "left"), [("available_now", False), ("continuous", True)])
+def test_what_a_killed_run_was_to_end_is_ended_and_a_launched_stream_goes_on(
+    stand_in_home: Path, instance: dg.DagsterInstance, trigger: str, left: bool
+) -> None:
+    here = process_identity.own()
+    assert here is not None
+    command = ["sleep", "60"]
+    stream = processes.start(stand_in_home, "zscore", command, os.environ)
+    processes.write_json(
+        stand_in_home / "run" / "zscore.heartbeat.json",
+        {"job": "zscore", "pid": stream.pid, "state": "starting", "trigger": trigger, "queries": {}},
+    )
+    sender = processes.start(stand_in_home / "replay", "producer", command, os.environ)
+    gone = {TAG: here._replace(pid=2**22 + 1).text()}
+    loaded = definitions(stand_in_home)
+    given: dict[str, Any] = {"status": dg.DagsterRunStatus.STARTED, "tags": gone}
+    table = frozenset({dg.AssetKey("zscores")})
+    make_run(instance, loaded.resolve_implicit_global_asset_job_def(), asset_selection=table, **given)
+    config = {"ops": {"send_recording": {"config": {"file": "ticks.jsonl"}}}}
+    make_run(instance, loaded.resolve_job_def("replay"), run_config=config, **given)
+    try:
+        assert requested(tick(stand_in_home, instance)) == []
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.FAILURE}
+        assert processes.alive(stream) is left
+        assert not processes.alive(sender)
+    finally:
+        for process in (stream, sender):
+            processes.stop(process, 0)
