@@ -221,8 +221,9 @@ def catch_up(stack: Stack, seconds: float) -> float:
     topics = Topics(stack.bootstrap)
     began = time.monotonic()
     while True:
-        ends = topics.end_offsets(TOPICS)
+        # In this order: what is published in between then counts as waiting.
         beats = {name: stack.heartbeat(name) for name in JOBS}
+        ends = topics.end_offsets(TOPICS)
         waiting = {name: stream_lag(spec, beats[name], ends) for name, spec in JOBS.items()}
         waiting |= {
             f"{name}'s archive": archive_lag(spec, beats[name], ends) for name, spec in JOBS.items() if spec.archives

@@ -30,7 +30,7 @@ def next_step(status: Status, lateness_seconds: float) -> str:
         return f"{'stream' if len(idle) == 1 else 'streams'} {', '.join(idle)} to be at work"
     zscore = status.streams["zscore"]
     if not zscore.output_rows:
-        if producer.state == "ended" and zscore.lag == 0:
+        if producer.state == "ended" and status.streams["moving"].lag == zscore.lag == 0:
             return (
                 f"more prices: the recording has ended, and none of its ticks is {lateness_seconds:g} s older than "
                 "its last one, so that no result is final"

@@ -38,6 +38,8 @@ _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
 _PAGE_SECONDS = 1.5
 _FRESH_SECONDS = 30.0
+_STARTING_SECONDS = 60.0
+"""So long a service may take until it answers."""
 _ALWAYS = ("kafka", "mongod", "code-server", "daemon")
 """Services that every local stack has; the others depend on what it was told."""
 
@@ -91,7 +93,8 @@ class ServiceStatus(BaseModel):
     """One local process that is neither stream nor producer."""
 
     state: str
-    """running; stopped; suspended, by a signal; hung, as it does not answer; or unknown, as its record is damaged."""
+    """running; stopped; starting or hung, as it does not answer (yet); suspended, by a signal; or unknown, as its record
+    is damaged."""
     pid: int | None
     started_at: float | None = None
     """In seconds since the epoch."""
@@ -172,7 +175,7 @@ def collect(settings: OrchestrationSettings) -> Status:
         services = _services(home, problems)
         silent |= {name: f"the {name} does not answer" for name, page in pages.items() if not page.result()}
     source = endpoints.source if endpoints else producer.get("source") if up is None else None
-    reasons = waiting_for(source, producer, heartbeats, ends, version, loaded or {})
+    reasons = waiting_for(source, _of_this_stack(home, producer, up), heartbeats, ends, version, loaded or {})
     problems += _note_silence(services, silent, home / "logs")
     problems += _health(settings, services, version, loaded)
     streams = Streams(settings)
@@ -356,6 +359,18 @@ def _producer(home: Path, heartbeat: Mapping[str, Any], problems: list[str]) -> 
     )
 
 
+def _of_this_stack(home: Path, heartbeat: Mapping[str, Any], up: psutil.Process | None) -> Mapping[str, Any]:
+    """The producer's heartbeat, empty if it is of an earlier producer: what that sent may not be all there is now."""
+    try:
+        process = processes.recorded(home, "producer")
+        if process is None:
+            return heartbeat
+        began_at = up.create_time() - processes.START_TIME_TOLERANCE_SECONDS if up is not None else 0.0
+        return heartbeat if heartbeat.get("pid") == process.pid and process.create_time >= began_at else {}
+    except (processes.ProcessError, OSError, psutil.Error):
+        return {}
+
+
 def producer_state(
     heartbeat: Mapping[str, Any], process: processes.Process | None, *, alive: bool, suspended: bool, now: float
 ) -> str:
@@ -492,12 +507,14 @@ def _note_silence(services: dict[str, ServiceStatus], silent: Mapping[str, str],
     told = []
     for name, sentence in silent.items():
         service = services.get(name)
-        if service is not None and service.state in ("running", "suspended"):
-            hung = "hung" if service.state == "running" else service.state
-            services[name] = service.model_copy(update={"state": hung})
-            told.append(f"{name} runs, as process {service.pid}, and does not answer: see {logs / name}.log")
-        else:
+        if service is None or service.state not in ("running", "suspended"):
             told.append(sentence)
+        elif service.state == "running" and time.time() - (service.started_at or 0.0) < _STARTING_SECONDS:
+            services[name] = service.model_copy(update={"state": "starting"})
+        else:
+            state = "hung" if service.state == "running" else service.state
+            services[name] = service.model_copy(update={"state": state})
+            told.append(f"{name} runs, as process {service.pid}, and does not answer: see {logs / name}.log")
     return told
 
 

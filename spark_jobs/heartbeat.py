@@ -31,8 +31,8 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._began_after: dict[str, int] = {}
         """By query: the last micro-batch that was done when this process began."""
-        self._reported: dict[str, tuple[int, bool] | None] = {}
-        """By query: which micro-batch was reported last, and whether it was carried out."""
+        self._reported: dict[str, tuple[int, bool, str] | None] = {}
+        """By query: which micro-batch was reported last, whether it was carried out, and when it began."""
         self._waited: dict[int, int] = {}
         """By micro-batch of the job's own query: milliseconds."""
         earlier = self._earlier()
@@ -92,9 +92,10 @@ class Heartbeat:
     def progress(self, query: str, progress: dict[str, Any] | None, idle: bool) -> None:
         """Note how far a query has got.
 
-        `progress`: Spark's report of its last micro-batch, None before the first; `idle`: whether it waits for input,
-        which is as good as getting on. What the file says of it: `got_on`, whether a micro-batch has been done since
-        the process began, and `idle`, whether it has found nothing to do.
+        `progress`: Spark's report of its last micro-batch, None before the first, or of a look, every ten seconds, that
+        found nothing to do; `idle`: whether no micro-batch is under way. What the file says of it: `last_progress_at`,
+        when a report was new (a query that waits for its trigger for ever reports nothing), `got_on`, whether a
+        micro-batch has been done since the process began, and `idle`, whether it has found nothing to do.
         """
         with self._lock:
             entry = self._content["queries"].setdefault(
@@ -103,12 +104,10 @@ class Heartbeat:
             entry["idle"] = idle and progress is not None
             # A look that found nothing to do is reported with the number of the micro-batch that is to come.
             executed = progress is not None and "addBatch" in progress["durationMs"]
-            report = None if progress is None else (progress["batchId"], executed)
-            news = report is not None and report != self._reported.get(query)
-            if news or idle:
-                entry["last_progress_at"] = _now()
-            if progress is None or not news:
+            report = None if progress is None else (progress["batchId"], executed, progress["timestamp"])
+            if progress is None or report == self._reported.get(query):
                 return
+            entry["last_progress_at"] = _now()
             self._reported[query] = report
             done = progress["batchId"] if executed else progress["batchId"] - 1
             entry["batch_id"] = done if done >= 0 else None

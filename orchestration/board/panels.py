@@ -39,6 +39,8 @@ _SIGNS = {
     "stopped": ("○", "rest"),
     "crashed": ("✖", "bad"),
     "hung": ("✖", "bad"),
+    "suspended": ("✖", "bad"),
+    "unknown": ("✖", "bad"),
     "failed": ("✖", "bad"),
     "given_up": ("✖", "bad"),
 }

@@ -108,7 +108,18 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         arrived = documents(home)
         assert arrived > 0
 
-        assert tickhouse("status", *there).returncode == 0
+        # The pages may still be starting.
+        wait_until(lambda: tickhouse("status", *there).returncode == 0, 60, "not everything is at work")
+        for name in ("code-server", "mongod", "board"):
+            pid = pid_of(home, name)
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            asleep = tickhouse("status", "--json", *there)
+            os.kill(pid, signal.SIGCONT)
+            told = json.loads(asleep.stdout)
+            assert (asleep.returncode, told["services"][name]["state"]) == (3, "suspended")
+            assert f"{name} is suspended" in told["not_at_work"]
+        wait_until(lambda: tickhouse("status", *there).returncode == 0, 60, "not everything is at work again")
         healthy = tickhouse("doctor", "--port", "0", *there, TICKHOUSE_TOOLS=str(tools))
         assert healthy.returncode == 0
         assert f"The stack of {home} is running" in healthy.stdout

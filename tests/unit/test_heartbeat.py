@@ -9,10 +9,16 @@ from typing import Any
 from spark_jobs.heartbeat import Heartbeat
 
 
-def report(batch: int, executed: bool = True) -> dict[str, Any]:
+def report(batch: int, executed: bool = True, begun: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
     durations = {"triggerExecution": 5, "addBatch": 3} if executed else {"triggerExecution": 1, "latestOffset": 1}
     sources = [{"endOffset": {"btc-price": {"0": 10 * (batch + executed)}}}]
-    return {"batchId": batch, "numInputRows": 10 * executed, "durationMs": durations, "sources": sources}
+    return {
+        "batchId": batch,
+        "timestamp": begun,
+        "numInputRows": 10 * executed,
+        "durationMs": durations,
+        "sources": sources,
+    }
 
 
 def said(path: Path, heartbeat: Heartbeat) -> dict[str, Any]:
@@ -63,3 +69,15 @@ def test_the_time_of_a_micro_batch_is_without_what_it_waited_when_all_was_done(t
         heartbeat.beat()
         times.append(json.loads(path.read_text())["last_batch_ms"])
     assert times == [3, 4, 1]
+
+
+def test_waiting_for_a_trigger_that_does_not_come_is_no_progress(tmp_path: Path) -> None:
+    path = tmp_path / "moving.heartbeat.json"
+    heartbeat = Heartbeat(path, "moving", "continuous")
+    heartbeat.progress("moving", report(3), idle=True)
+    heartbeat._content["queries"]["moving"]["last_progress_at"] = "long ago"
+    heartbeat.progress("moving", report(3), idle=True)
+    assert said(path, heartbeat)["last_progress_at"] == "long ago"
+    # Looks that find nothing to do are reported, too.
+    heartbeat.progress("moving", report(4, executed=False, begun="2026-01-01T00:00:10.000Z"), idle=True)
+    assert said(path, heartbeat)["last_progress_at"] != "long ago"
