@@ -8,9 +8,8 @@ Not here: changing anything; the command line (`orchestration.cli`).
 from __future__ import annotations
 
 import datetime
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,15 @@ from deltalake.exceptions import DeltaError
 from pydantic import BaseModel
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from orchestration import dagster_records, gap_table, looks, processes, stack_health
+from orchestration import gap_table, processes
 from orchestration.kafka import KafkaAway, KafkaRefuses, Offsets, Topics, lag
 from orchestration.lakehouse import Lakehouse, TableVersion
 from orchestration.local.instance import AlreadyRunning, holder
 from orchestration.local.ports import http_answers
 from orchestration.mongo_address import without_password
-from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault, first_version
+from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault
 from orchestration.settings import Endpoints, OrchestrationSettings, read_endpoints
+from orchestration.stack_look import work_not_done
 from orchestration.streams import Streams
 from orchestration.supervisor import epoch_seconds
 from spark_jobs.jobs import JOBS, TOPICS, JobSpec
@@ -93,7 +93,7 @@ class ServiceStatus(BaseModel):
     """One local process that is neither stream nor producer."""
 
     state: str
-    """running; stopped; starting or hung, as it does not answer (yet); suspended, by a signal; or unknown, as its record
+    """running; stopped; starting or hung: it does not answer (yet); suspended, by a signal; or unknown: its record
     is damaged."""
     pid: int | None
     started_at: float | None = None
@@ -177,7 +177,14 @@ def collect(settings: OrchestrationSettings) -> Status:
     source = endpoints.source if endpoints else producer.get("source") if up is None else None
     reasons = waiting_for(source, _of_this_stack(home, producer, up), heartbeats, ends, version, loaded or {})
     problems += _note_silence(services, silent, home / "logs")
-    problems += _health(settings, services, version, loaded)
+    dagster = [services[name] for name in ("daemon", "code-server") if name in services]
+    problems += work_not_done(
+        settings,
+        version,
+        loaded,
+        dagster_down=any(part.state == "stopped" for part in dagster),
+        began_at=max((part.started_at for part in dagster if part.started_at is not None), default=None),
+    )
     streams = Streams(settings)
     given_up = streams.given_up()
     status = Status(
@@ -516,64 +523,3 @@ def _note_silence(services: dict[str, ServiceStatus], silent: Mapping[str, str],
             services[name] = service.model_copy(update={"state": state})
             told.append(f"{name} runs, as process {service.pid}, and does not answer: see {logs / name}.log")
     return told
-
-
-def _health(
-    settings: OrchestrationSettings,
-    services: Mapping[str, ServiceStatus],
-    version: TableVersion | None,
-    loaded: Mapping[str, Loaded] | None,
-) -> list[str]:
-    """What keeps a stack from doing what it is there for although its processes run."""
-    home, now = settings.home, time.time()
-    found = stack_health.full_disks(_free([home, settings.lakehouse, settings.checkpoints]))
-    parts = [services[name] for name in ("daemon", "code-server") if name in services]
-    if parts and any(part.state == "stopped" for part in parts):
-        return found  # which is told, and all the rest follows from it
-    began_at = max((part.started_at for part in parts if part.started_at is not None), default=None)
-    sensors = {name: looks.last(home, name) for name in (looks.SUPERVISOR, looks.LOAD_SENSOR)}
-    found += stack_health.sensors_at_rest(sensors, began_at, now, f"daemon.log and code-server.log in {home / 'logs'}")
-    if began_at is not None:
-        records = home / "dagster"
-        heartbeats = dagster_records.daemon_heartbeats(records)
-        found += stack_health.silent_daemons(heartbeats, began_at, now, str(home / "logs" / "daemon.log"))
-        found += stack_health.failing_ticks(dagster_records.failed_ticks(records), began_at)
-    if loaded is not None and version is not None and (began_at is not None or any(sensors.values())):
-        missing = _missing_since(settings, version, loaded)
-        load, sensor = looks.last(home, looks.LOAD), sensors[looks.LOAD_SENSOR]
-        found += stack_health.load_at_rest(missing, load, sensor, began_at, now)
-    return found
-
-
-def _missing_since(
-    settings: OrchestrationSettings, version: TableVersion, loaded: Mapping[str, Loaded]
-) -> float | None:
-    """When the first version of the table was committed that is not in every collection."""
-    records = [loaded.get(collection) for collection in COLLECTIONS.values()]
-    first = min(first_version(record, version.table_id, version.version) for record in records)
-    if first > version.version:
-        return None
-    try:
-        committed_at = Lakehouse(settings.lakehouse).committed_at(TABLE, first)
-    except (DeltaError, OSError):
-        return None  # the table's version could be read a moment ago: the next look will tell
-    return None if committed_at is None else committed_at.timestamp()
-
-
-def _free(places: Iterable[Path | str]) -> dict[str, int | None]:
-    """Bytes left to whoever may write, 0 where no file can be made any more, by local folder; each disk once."""
-    free: dict[str, int | None] = {}
-    disks = set()
-    for place in places:
-        folder = Path(str(place).removeprefix("file://"))
-        try:
-            # A URI of another kind is no folder that is there.
-            if (disk := folder.stat().st_dev) in disks:
-                continue
-            disks.add(disk)
-            room = os.statvfs(folder)
-        except OSError:
-            continue
-        no_files = room.f_files > 0 and room.f_favail == 0
-        free[str(folder)] = 0 if no_files else room.f_bavail * room.f_frsize
-    return free

@@ -77,10 +77,10 @@ class Heartbeat:
         with self._lock:
             self._waited[batch] = milliseconds
 
-    def resume(self, query: str, batch: int, offsets: dict[str, dict[str, int]]) -> None:
-        """Note where a query goes on from: its last committed micro-batch and the offsets after it."""
+    def resume(self, query: str, batch: int | None, offsets: dict[str, dict[str, int]]) -> None:
+        """Note where a query goes on: its last committed micro-batch, None before the first, and the next offsets."""
         with self._lock:
-            self._began_after[query] = batch
+            self._began_after[query] = -1 if batch is None else batch
             self._content["queries"][query] = {
                 "batch_id": batch,
                 "offsets": offsets,

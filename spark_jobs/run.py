@@ -292,8 +292,14 @@ class _Job:
         checkpoint.claim({"query": name, "version": _VERSION, **identity})
         progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
         checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
-        if progress is not None:
-            self._heartbeat.resume(name, progress.batch, named(progress.offsets))
+        first = {
+            topic: {number: part.first for number, part in state.partitions.items()} for topic, state in found.items()
+        }
+        if progress is None:
+            self._heartbeat.resume(name, None, named(first))
+        else:
+            offsets = {topic: parts | progress.offsets.get(topic, {}) for topic, parts in first.items()}
+            self._heartbeat.resume(name, progress.batch, named(progress.offsets | offsets))
         self._checkpoints[name] = (checkpoint, topics)
         return writer.queryName(name).option("checkpointLocation", uri).start()
 
