@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from spark_jobs.offsets import Offsets
+from spark_jobs.offsets import Offsets, begin_at
 from spark_jobs.topics import TopicWatch
 
 
@@ -22,8 +22,9 @@ class Goal(NamedTuple):
 
     def reached(self, position: Offsets) -> bool:
         """Whether a query at `position` has processed everything. It may have got further."""
+        known = begin_at(self.first, position)
         return all(
-            position.get(topic, {}).get(number, self.first.get(topic, {}).get(number, 0)) >= end
+            known.get(topic, {}).get(number, 0) >= end
             for topic, ends in self.ends.items()
             for number, end in ends.items()
         )

@@ -24,3 +24,8 @@ def named(offsets: Mapping[str, Mapping[int, int]]) -> NamedOffsets:
 def numbered(offsets: Mapping[str, Mapping[str, int]]) -> Offsets:
     """Offsets out of JSON. Raises AttributeError, ValueError, TypeError for what are none."""
     return {topic: {int(number): int(offset) for number, offset in parts.items()} for topic, parts in offsets.items()}
+
+
+def begin_at(first: Offsets, position: Offsets) -> Offsets:
+    """Where a query at `position` goes on: at the `first` offsets there are, in partitions that it does not know."""
+    return position | {topic: parts | position.get(topic, {}) for topic, parts in first.items()}

@@ -34,7 +34,7 @@ from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.offset_ranges import OffsetRange
-from spark_jobs.offsets import named
+from spark_jobs.offsets import begin_at, named
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
 from spark_jobs.packed_source import packed_stream
@@ -295,11 +295,8 @@ class _Job:
         first = {
             topic: {number: part.first for number, part in state.partitions.items()} for topic, state in found.items()
         }
-        if progress is None:
-            self._heartbeat.resume(name, None, named(first))
-        else:
-            offsets = {topic: parts | progress.offsets.get(topic, {}) for topic, parts in first.items()}
-            self._heartbeat.resume(name, progress.batch, named(progress.offsets | offsets))
+        begin = first if progress is None else begin_at(first, progress.offsets)
+        self._heartbeat.resume(name, None if progress is None else progress.batch, named(begin))
         self._checkpoints[name] = (checkpoint, topics)
         return writer.queryName(name).option("checkpointLocation", uri).start()
 

@@ -81,3 +81,13 @@ def test_waiting_for_a_trigger_that_does_not_come_is_no_progress(tmp_path: Path)
     # Looks that find nothing to do are reported, too.
     heartbeat.progress("moving", report(4, executed=False, begun="2026-01-01T00:00:10.000Z"), idle=True)
     assert said(path, heartbeat)["last_progress_at"] != "long ago"
+
+
+def test_a_query_that_has_done_nothing_begins_where_retention_has_left_something(tmp_path: Path) -> None:
+    path = tmp_path / "moving.heartbeat.json"
+    heartbeat = Heartbeat(path, "moving", "continuous")
+    heartbeat.resume("moving", None, {"btc-price": {"0": 500}})
+    entry = said(path, heartbeat)
+    assert (entry["batch_id"], entry["offsets"], entry["got_on"]) == (None, {"btc-price": {"0": 500}}, False)
+    heartbeat.progress("moving", report(0), idle=True)
+    assert said(path, heartbeat)["got_on"] is True

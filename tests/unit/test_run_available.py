@@ -54,7 +54,12 @@ class Report(NamedTuple):
 
     def json(self) -> str:
         return json.dumps(
-            {"batchId": self.batch, "durationMs": {"addBatch": 1}, "sources": [{"endOffset": self.offsets}]}
+            {
+                "batchId": self.batch,
+                "timestamp": f"{self.batch}",
+                "durationMs": {"addBatch": 1},
+                "sources": [{"endOffset": self.offsets}],
+            }
         )
 
 
