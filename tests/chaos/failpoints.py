@@ -209,7 +209,7 @@ def _in_broker(module: Any) -> None:
         broker._properties.write_text("\n".join(advertised) + "\n")
 
     if ADVERTISED_PORT_VARIABLE in os.environ:
-        wrapt.wrap_function_wrapper(module, "Broker._write_properties", write_properties)
+        wrapt.wrap_function_wrapper(module, "Broker.write_properties", write_properties)
 
 
 _MODULES: dict[str, Callable[[Any], None]] = {
