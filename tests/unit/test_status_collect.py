@@ -85,7 +85,6 @@ def test_a_killed_stream_and_one_given_up_are_told(tmp_path: Path) -> None:
 def test_a_service_that_does_not_answer_and_a_dead_producer_are_told(tmp_path: Path) -> None:
     # Only init is old enough not to be starting.
     record(tmp_path, "kafka", 1, psutil.Process(1).create_time())
-    record(tmp_path, "mongod", os.getpid(), psutil.Process().create_time())
     record(tmp_path, "producer", 999_999_999, 1.0)
     heartbeat(
         tmp_path,
@@ -96,7 +95,9 @@ def test_a_service_that_does_not_answer_and_a_dead_producer_are_told(tmp_path: P
         acknowledged=3,
         written_at="2026-01-01T00:00:00Z",
     )
-    status = collect(settings(tmp_path))
+    with child() as pid:
+        record(tmp_path, "mongod", pid, psutil.Process(pid).create_time())
+        status = collect(settings(tmp_path))
     assert (status.services["kafka"].state, status.services["kafka"].pid) == ("hung", 1)
     assert any("kafka runs, as process 1, and does not answer" in each for each in status.problems)
     assert status.services["mongod"].state == "starting"
