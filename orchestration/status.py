@@ -36,7 +36,7 @@ from spark_jobs.offsets import numbered
 
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
-_PAGE_SECONDS = 1.5
+_PAGE_SECONDS = 2.0
 _FRESH_SECONDS = 30.0
 _STARTING_SECONDS = 60.0
 """So long a service may take until it answers."""
