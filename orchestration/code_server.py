@@ -22,11 +22,13 @@ from dagster._grpc.server import DagsterApiServer
 
 from orchestration import process_identity
 from orchestration.local.ports import LOOPBACK
-from orchestration.run_processes import noted_process, report_ended
+from orchestration.run_processes import is_of, noted_process, report_ended
 from orchestration.watch import Memory
 
 _SUPERVISOR = "supervisor"
 _DEFINITIONS = "orchestration.definitions"
+_LOCATION = "tickhouse"
+"""As the workspaces of the local stack and of the containers name the code location."""
 
 
 def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
@@ -38,7 +40,8 @@ def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
     orphans = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        if (process := noted_process(run)) is None or process_identity.running(process, here) is not True
+        if is_of(run, _LOCATION)
+        and ((process := noted_process(run)) is None or process_identity.running(process, here) is not True)
     ]
     for run in orphans:
         report_ended(instance, run, "The run ended, unfinished, with the code server that executed it.")

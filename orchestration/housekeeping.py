@@ -11,6 +11,7 @@ import dagster as dg
 
 from orchestration.jobs import load_mongodb
 from orchestration.picture_job import draw_last_hour
+from orchestration.run_processes import is_of, location_of
 
 TIDY_SECONDS = 600
 KEEP_HOURS = 6
@@ -29,9 +30,7 @@ FREQUENT = (load_mongodb.name, draw_last_hour.name)
 )
 def tidy_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Remove the oldest of them; never the newest of a job, which the assets' latest events are of."""
-    origin = context.code_location_origin
-    location = origin.location_name if origin is not None else None
-    removed = sum(_tidy(context.instance, job, location) for job in FREQUENT)
+    removed = sum(_tidy(context.instance, job, location_of(context)) for job in FREQUENT)
     return dg.SkipReason(f"{removed} runs removed")
 
 
@@ -46,15 +45,9 @@ def _tidy(instance: dg.DagsterInstance, job: str, location: str | None) -> int:
     removed = [
         record.dagster_run.run_id
         for record in old
-        if record.dagster_run.run_id not in kept and _is_of(record.dagster_run, location)
+        if record.dagster_run.run_id not in kept and is_of(record.dagster_run, location)
     ]
     for run_id in removed:
         instance.compute_log_manager.delete_logs(prefix=[run_id, "compute_logs"])
         instance.delete_run(run_id)
     return len(removed)
-
-
-def _is_of(run: dg.DagsterRun, location: str | None) -> bool:
-    """Whether a run is of this code location: an instance may have others, with jobs of the same names."""
-    origin = run.remote_job_origin
-    return origin is None or location is None or origin.location_name == location

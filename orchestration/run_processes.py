@@ -85,12 +85,26 @@ def is_gone(
     return launched is not None and not process_identity.is_running(launched)
 
 
-def unfinished_runs(instance: dg.DagsterInstance) -> Unfinished:
-    """The unfinished runs, in whatever status; those whose process is gone are reported as failed by now."""
+def location_of(context: dg.SensorEvaluationContext) -> str | None:
+    """The code location that a sensor is of; None when it is called by itself."""
+    origin = context.code_location_origin
+    return origin.location_name if origin is not None else None
+
+
+def is_of(run: dg.DagsterRun, location: str | None) -> bool:
+    """Whether a run is of this code location: an instance may have others, with jobs of the same names."""
+    origin = run.remote_job_origin
+    return origin is None or location is None or origin.location_name == location
+
+
+def unfinished_runs(instance: dg.DagsterInstance, location: str | None) -> Unfinished:
+    """The unfinished runs of a code location, in whatever status; those whose process is gone are reported by now."""
     here = process_identity.own()
     found = Unfinished([], [])
     for record in instance.get_run_records(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
         run = record.dagster_run
+        if not is_of(run, location):
+            continue
         noted, launched = noted_process(run), _launched(instance, run)
         if not is_gone(run.status, noted, launched, here):
             found.records.append(record)

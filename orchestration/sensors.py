@@ -27,7 +27,7 @@ from orchestration.observing import observations
 from orchestration.replay import end_left_behind
 from orchestration.replay_job import replay
 from orchestration.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
-from orchestration.run_processes import unfinished_runs
+from orchestration.run_processes import location_of, unfinished_runs
 from orchestration.status import archive_lag, stream_lag
 from orchestration.streams import Streams
 from orchestration.supervisor import History
@@ -116,7 +116,7 @@ def supervisor(
     memory = _remembered(context)
     ends, kafka_away = _ends(topics)
     processes_ = streams.get()
-    unfinished = unfinished_runs(context.instance)
+    unfinished = unfinished_runs(context.instance, location_of(context))
     for run in unfinished.ended:
         context.log.warning("the process of run %s (%s) is gone: reported as failed", run.run_id, run.job_name)
         _end_left_behind(context, run, processes_)
@@ -243,7 +243,7 @@ def load_new_zscores(
     context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
 ) -> dg.SensorResult:
     """One comparison of the table's version with what MongoDB holds."""
-    decision = _decide_load(context.instance, lakehouse, mongo)
+    decision = _decide_load(context, lakehouse, mongo)
     looks.note(lakehouse.settings().home, looks.LOAD_SENSOR, decision.reason)
     if not decision.request:
         return dg.SensorResult(skip_reason=decision.reason)
@@ -251,7 +251,9 @@ def load_new_zscores(
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"load@{time.time():.3f}")])
 
 
-def _decide_load(instance: dg.DagsterInstance, lakehouse: LakehouseResource, mongo: MongoResource) -> LoadDecision:
+def _decide_load(
+    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
+) -> LoadDecision:
     try:
         with mongo.open() as store:
             loaded = store.loaded()
@@ -261,8 +263,8 @@ def _decide_load(instance: dg.DagsterInstance, lakehouse: LakehouseResource, mon
     return decide_load(
         lakehouse.get().version(TABLE),
         loaded,
-        in_flight=load_under_way(unfinished_runs(instance).records, now),
-        failures=load_failures(instance),
+        in_flight=load_under_way(unfinished_runs(context.instance, location_of(context)).records, now),
+        failures=load_failures(context.instance),
         now=now,
     )
 

@@ -10,10 +10,12 @@ import time
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from orchestration import process_identity
+from orchestration.code_server import end_orphaned_runs
 from orchestration.process_identity import ProcessIdentity
 from orchestration.run_processes import EXECUTING, TAG, is_gone, unfinished_runs
 from tests.dagster.conftest import make_run
@@ -97,7 +99,7 @@ def test_a_run_whose_process_is_gone_is_reported_with_the_reason(status: dg.Dags
         run = make_run(instance, nothing, status, tags=tags)
         if told == "code server":
             instance.report_engine_event("Started process for run", run, EngineEventData.in_process(NOBODY))
-        found = unfinished_runs(instance)
+        found = unfinished_runs(instance, None)
         after = instance.get_run_by_id(run.run_id)
         assert after is not None and after.status == expected.get(status, status)
         assert [ended.run_id for ended in found.ended] == ([run.run_id] if status in expected else [])
@@ -105,3 +107,19 @@ def test_a_run_whose_process_is_gone_is_reported_with_the_reason(status: dg.Dags
         if status in expected:
             said = [entry.user_message or entry.message for entry in instance.all_logs(run.run_id)]
             assert any(f"is gone (pid {NOBODY})" in each for each in said), said
+
+
+def test_runs_of_other_code_locations_are_nobody_elses_business() -> None:
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("another"), "r"), nothing.name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(
+            nothing,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={GRPC_INFO_TAG: "{}"},
+            remote_job_origin=origin,
+            job_code_origin=None,
+        )
+        instance.report_engine_event("Started process for run", run, EngineEventData.in_process(NOBODY))
+        assert unfinished_runs(instance, "tickhouse") == ([], [])
+        assert end_orphaned_runs(instance) == 0
+        assert [ended.run_id for ended in unfinished_runs(instance, "another").ended] == [run.run_id]

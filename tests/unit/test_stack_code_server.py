@@ -64,7 +64,7 @@ def test_a_run_that_somebody_executes_otherwise_is_left_alone() -> None:
             nothing, status=dg.DagsterRunStatus.STARTED, tags={run_processes.TAG: here.text()}
         )
         assert end_orphaned_runs(instance) == 0
-        assert run_processes.unfinished_runs(instance).ended == []
+        assert run_processes.unfinished_runs(instance, None).ended == []
         found = instance.get_run_by_id(run.run_id)
         assert found is not None and found.status == dg.DagsterRunStatus.STARTED
 
