@@ -18,12 +18,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from spark_jobs.checkpoint_files import CheckpointFiles
+from spark_jobs.checkpoint_files import CheckpointFiles, local_path
 from spark_jobs.offsets import Offsets, named, numbered
 from spark_jobs.refusals import Refusal
 
 _IDENTITY_FILE = "tickhouse.json"
 _METADATA_FILE = "metadata"
+_STATE_METADATA = "state/0/_metadata/v2"
 _NOTED = ("query_id", "topic_ids", "place")
 """What the identity file says beside the identity."""
 
@@ -87,6 +88,7 @@ class Checkpoint:
                 "query id would take each other's results for their own. Use the one or move the other away"
             )
         self._note({**noted, "place": self._files.place})
+        self._relocate_state()
         if found_id is None:
             self._files.write(_METADATA_FILE, json.dumps({"id": query_id}))
 
@@ -172,6 +174,17 @@ class Checkpoint:
             f"the checkpoint {self._files.place} was made with {dict(found)}, this job runs with {dict(identity)}: "
             f"start it with the settings it was made with, or {self._anew()}"
         )
+
+    def _relocate_state(self) -> None:
+        """Let Spark find the schema of the state after the checkpoint was moved: it has noted the whole path."""
+        place = self._files.place
+        here = json.dumps(place if local_path(place) is None else f"file:{place}", ensure_ascii=False)
+        for number in self._numbers(_STATE_METADATA):
+            name = f"{_STATE_METADATA}/{number}"
+            noted = (self._files.read(name) or b"").decode(errors="replace")
+            found = re.sub(r'"(?:[^"\\]|\\.)*(/state/[0-9]+/_stateSchema/)', lambda match: here[:-1] + match[1], noted)
+            if found != noted:
+                self._files.write(name, found)
 
     def _noted(self) -> dict[str, Any] | None:
         content = self._files.read(_IDENTITY_FILE)

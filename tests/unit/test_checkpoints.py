@@ -57,6 +57,22 @@ def test_the_query_id_is_there_before_spark_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "moving/metadata").read_text()) == {"id": noted["query_id"]}
 
 
+@pytest.mark.parametrize("name", ["moved", "a room é", 'with "quotes" and \\'])
+def test_the_state_of_a_moved_checkpoint_is_found(used: Path, name: str) -> None:
+    schemas = [f"file:{used}/state/0/_stateSchema/default/{number}" for number in (0, 1)]
+    noted = {"stateStoreInfo": [{"storeName": "default", "stateSchemaFilePaths": schemas}], "more": "{\\"}
+    put(used / "state/0/_metadata/v2/0", f"v2\n{json.dumps(noted)}")
+    put(used / "state/0/_metadata/v2/.0.crc", "of the old content")
+    elsewhere = used.with_name(name)
+    used.rename(elsewhere)
+    checkpoint(elsewhere).claim(IDENTITY)
+    version, content = (elsewhere / "state/0/_metadata/v2/0").read_text().split("\n")
+    paths = [f"file:{elsewhere}/state/0/_stateSchema/default/{number}" for number in (0, 1)]
+    assert version == "v2"
+    assert json.loads(content) == noted | {"stateStoreInfo": [{"storeName": "default", "stateSchemaFilePaths": paths}]}
+    assert not (elsewhere / "state/0/_metadata/v2/.0.crc").exists()
+
+
 def test_how_far_it_is(used: Path) -> None:
     checkpoint(used).claim(IDENTITY)
     assert checkpoint(used).inspect() == Progress(2, {"btc-price": {0: 30}}, {"btc-price": {0: 40}})
