@@ -191,9 +191,11 @@ class _Walk:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             return self._stays(path, "a link")
-        if path in self._mounts or found.st_dev != self._device:
+        # A file in a container may be of another device than the folder that it is in, without being mounted.
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if path in self._mounts or (is_folder and found.st_dev != self._device):
             return self._stays(path, "another file system")
-        if not stat.S_ISDIR(found.st_mode):
+        if not is_folder:
             tally.files += 1
             tally.size_bytes += found.st_blocks * 512
             if self._remove:
