@@ -25,13 +25,13 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from orchestration.mongo_address import without_secrets
 from orchestration.processes import write_json
 from spark_jobs.kafka_access import KafkaSettings
-from tickhouse.settings import LocationSetting, PathSetting
+from tickhouse.settings import LocationSetting, PathSetting, absolute
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "TICKHOUSE_"
 ENDPOINTS = "endpoints.json"
 
-AbsolutePath = Annotated[PathSetting, AfterValidator(lambda path: path.expanduser().absolute())]
+AbsolutePath = Annotated[PathSetting, AfterValidator(absolute)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -145,7 +145,7 @@ class OrchestrationSettings(KafkaSettings):
         kind, _, file = value.partition(":")
         if kind != "replay" or not file:
             raise ValueError("is one of auto, binance, simulator or replay:FILE")
-        return f"replay:{Path(file).expanduser().absolute()}"
+        return f"replay:{absolute(Path(file))}"
 
     @field_validator("speed")
     @classmethod

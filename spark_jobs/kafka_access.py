@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from tickhouse.settings import OptionalPathSetting, Settings
+from tickhouse.settings import OptionalPathSetting, Settings, absolute
 
 
 class KafkaSettings(Settings):
@@ -70,7 +70,7 @@ class KafkaSettings(Settings):
             return value
         if not protocol.endswith("SSL"):
             raise ValueError(f"needs TICKHOUSE_KAFKA_SECURITY_PROTOCOL=SASL_SSL or SSL, and that is {protocol}")
-        value = value.expanduser().absolute()
+        value = absolute(value)
         try:
             ssl.create_default_context(cafile=value)
         except OSError as error:  # ssl.SSLError, which says what is no certificate, is one

@@ -19,6 +19,16 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root, `~` included. Raises ValueError for a user that there is not."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(
+            f"names the home of a user that there is not: write ./{path} for a folder of that name"
+        ) from error
+
+
 def path_argument(text: str) -> Path:
     """A path on a command line; raises ArgumentTypeError, which is argparse's, when it is empty."""
     try:

@@ -46,6 +46,12 @@ def test_an_empty_argument_is_told_with_its_variable() -> None:
             OrchestrationSettings.read(**{name: ""})  # type: ignore[arg-type]
 
 
+def test_the_home_of_a_user_that_there_is_not() -> None:
+    for setting in ({"home": "~nobody-of-that-name/x"}, {"source": "replay:~nobody-of-that-name/x"}):
+        with pytest.raises(SettingsError, match="names the home of a user that there is not: write ./~nobody"):
+            OrchestrationSettings.read(**setting)  # type: ignore[arg-type]
+
+
 def test_the_current_folder_is_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert OrchestrationSettings.read(home=".").home == tmp_path
