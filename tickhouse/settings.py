@@ -24,9 +24,7 @@ def absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
     except RuntimeError as error:
-        raise ValueError(
-            f"names the home of a user that there is not: write ./{path} for a folder of that name"
-        ) from error
+        raise ValueError(f"begins with a user that there is not: write ./{path} for a folder of that name") from error
 
 
 def path_argument(text: str) -> Path:

@@ -48,7 +48,7 @@ def test_an_empty_argument_is_told_with_its_variable() -> None:
 
 def test_the_home_of_a_user_that_there_is_not() -> None:
     for setting in ({"home": "~nobody-of-that-name/x"}, {"source": "replay:~nobody-of-that-name/x"}):
-        with pytest.raises(SettingsError, match="names the home of a user that there is not: write ./~nobody"):
+        with pytest.raises(SettingsError, match=r"begins with a user that there is not: write \./~nobody"):
             OrchestrationSettings.read(**setting)  # type: ignore[arg-type]
 
 
