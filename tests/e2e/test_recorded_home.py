@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.marker import MARKER, read_marker
 from tests.recorded_home import is_planned, unpack
 from tests.reference.compare import compare_everything
 from tests.running_stack import stack, wait_until
@@ -19,6 +20,7 @@ RECORDED = sorted((Path(__file__).parents[1] / "data").glob("home-*.tar.xz"))
 def test_a_home_of_an_earlier_version_goes_on(archive: Path, tmp_path: Path, tools: Path, home: Path) -> None:
     unpack(archive, tmp_path)
     assert is_planned(home)
+    (home / MARKER).unlink()  # versions that were recorded wrote none
     sent, rest, output = tmp_path / "sent.jsonl", tmp_path / "rest.jsonl", tmp_path / "up.log"
     everything = tmp_path / "everything.jsonl"
     everything.write_bytes(sent.read_bytes() + rest.read_bytes())
@@ -27,6 +29,7 @@ def test_a_home_of_an_earlier_version_goes_on(archive: Path, tmp_path: Path, too
         seen = wait_until(lambda seen: bool(seen["drained"]), home, up, output, 300)
         report = compare_everything(seen["kafka_bootstrap"], seen["lakehouse"], seen["mongo_uri"], sent=everything)
         assert report.ok, report.text()
+    assert read_marker(home, "home") is not None
 
 
 def test_there_is_a_recorded_home() -> None:
