@@ -12,9 +12,10 @@ import pytest
 
 from spark_jobs.jobs import JOBS
 from tests.chaos import plan
-from tests.chaos.report import passed, summary
+from tests.chaos.report import Record, passed, summary
 from tests.chaos.run import Run
 from tests.chaos.victims import Stack
+from tests.reference.report import Report, Tally
 from tests.reference.stream import disturb, random_walks, write_lines
 
 SEED = int(os.environ.get("SEED", "20251124"))
@@ -28,6 +29,23 @@ def test_the_same_seed_draws_the_same_faults_and_every_kind() -> None:
     assert len(drawn) == 100
     assert {fault.kind for fault in drawn} == set(plan.KINDS)
     assert all(fault.target in plan.KINDS[fault.kind][1] for fault in drawn)
+
+
+@pytest.mark.parametrize(
+    ("target", "recovery", "alone", "in_time"),
+    [
+        ("load", 59, True, True),
+        ("load", 61, True, False),
+        ("load", 61, False, True),  # MongoDB may have been away meanwhile
+        ("load", None, False, False),
+        ("moving", 100, True, True),
+    ],
+)
+def test_a_load_that_was_killed_is_back_in_time(
+    target: str, recovery: float | None, alone: bool, in_time: bool
+) -> None:
+    record = Record(plan.Fault("kill run", target), 0.0, struck=True, recovery=recovery, alone=alone)
+    assert passed([record], Report([Tally("topic", 1)], [])) is in_time
 
 
 @pytest.mark.integration
