@@ -75,9 +75,9 @@ class Contents:
 def obstacle(home: Path) -> str | None:
     """Why that folder cannot be a home; None when it can, or is one."""
     if home.is_symlink() and not home.exists():
-        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or name another"
+        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or choose another home"
     if home.exists() and not home.is_dir():
-        return f"the home {home} is no folder: name another"
+        return f"the home {home} is no folder: choose another with --home"
     return marker.obstacle(home, "home", _NAMES, _is_earlier)
 
 
