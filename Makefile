@@ -1,5 +1,7 @@
 # Two commands matter: `make up` runs the whole stack on this machine, `make test` proves it. Both install what they need.
 .DEFAULT_GOAL := help
+# What of the caller's could have Python run other code than this project's.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONPLATLIBDIR
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check

@@ -252,7 +252,7 @@ def main() -> int:
     good += old_ticks()
     bad = garbage(options.seed, sorted({key for key, _ in good if key is not None}))
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        stack = Stack(options.home or Path(folder))
+        stack = Stack((options.home or Path(folder)).absolute())
         try:
             stack.start()
             if options.explosion:

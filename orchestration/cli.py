@@ -296,6 +296,7 @@ def doctor(
     from orchestration.local.checks import find_problems
     from orchestration.local.instance import AlreadyRunning, holder
     from orchestration.local.java import find_java
+    from tickhouse.environment import told
 
     try:
         pid = holder(settings.home)
@@ -315,6 +316,8 @@ def doctor(
     lacking = missing(settings.tools, os.environ)
     if lacking:
         _out.print(f"[yellow]•[/yellow] The first start will fetch {', '.join(lacking)}")
+    for sentence in told(os.environ, settings.in_the_cloud):
+        _out.print(f"[yellow]•[/yellow] {escape(sentence)}", soft_wrap=True)
     _out.print("[green]✓[/green] Nothing keeps the stack from starting here")
 
 

@@ -38,7 +38,7 @@ class Part:
 
 
 PARTS = (
-    Part("kafka", "topics", ("data", "data.unfinished", "*.properties", "*.so", "hsperfdata_*")),
+    Part("kafka", "topics", ("data", "data.unfinished", "*.properties", "*.so", "*.so.lck", "hsperfdata_*")),
     Part("mongo", "collections", ("WiredTiger*", "*.wt", "*.bson", "*.lock", "journal", "diagnostic.data", "_tmp")),
     Part("lakehouse", "Delta tables", (*TABLES, gap_table.NAME, backfill_table.NAME)),
     Part("checkpoints", "progress of the streams", tuple(query for job in JOBS.values() for query in job.queries)),
@@ -48,6 +48,7 @@ PARTS = (
     Part("locks", "locks of tables", ("*.lock",)),
     Part("logs", "logs", ("*.log", "*.log.1")),
     Part("replay", "the last recording that was sent", ("*",)),
+    Part("tmp", "temporary files", ("*",)),
     Part("alerts.jsonl", "alerts"),
     Part(ENDPOINTS, "addresses"),
 )
@@ -75,9 +76,9 @@ class Contents:
 def obstacle(home: Path) -> str | None:
     """Why that folder cannot be a home; None when it can, or is one."""
     if home.is_symlink() and not home.exists():
-        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or choose another home"
+        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or name another"
     if home.exists() and not home.is_dir():
-        return f"the home {home} is no folder: choose another with --home"
+        return f"the home {home} is no folder: name another"
     return marker.obstacle(home, "home", _NAMES, _is_earlier)
 
 

@@ -20,10 +20,17 @@ WRONG_SETTINGS = 2
 
 
 class Keeper:
-    """The services of one home. `environment` is theirs; `say` is told what ends and what is done about it."""
+    """The services of one home.
+
+    `environment` gives that of each; `say` is told what ends and what is done about it.
+    """
 
     def __init__(
-        self, home: Path, environment: Mapping[str, str], say: Callable[[str], None], policy: Policy = DEFAULT_POLICY
+        self,
+        home: Path,
+        environment: Callable[[Service], Mapping[str, str]],
+        say: Callable[[str], None],
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         self._home = home
         self._environment = environment
@@ -34,7 +41,7 @@ class Keeper:
 
     def launch(self, service: Service) -> None:
         """Start a service, and keep it from now on. Raises ProcessError."""
-        processes.start(self._home, service.name, service.command, self._environment)
+        processes.start(self._home, service.name, service.command, self._environment(service))
         self._services[service.name] = service
 
     def alive(self, name: str) -> bool:
@@ -79,7 +86,7 @@ class Keeper:
             ended = self._how_it_ended(name) or "by itself"
             self._say(f"{name} has ended {ended}; starting it again (see {self._log(name)})")
             try:
-                processes.start(self._home, name, service.command, self._environment)
+                processes.start(self._home, name, service.command, self._environment(service))
             except processes.ProcessError as error:
                 # An attempt like any other: the next comes after a pause.
                 self._say(f"{error}")

@@ -29,10 +29,6 @@ _ORPHAN_GRACE_SECONDS = 2.0
 _ENDING_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
-FRUGAL: Mapping[str, str] = {"OPENBLAS_NUM_THREADS": "1"}
-"""For the environment of Python processes that have no matrices to multiply: to start a thread for it takes a quarter
-of the CPU of such a process' start."""
-
 _children: list["subprocess.Popen[bytes]"] = []  # kept only so that ended children are reaped, never consulted
 
 
@@ -61,8 +57,9 @@ def run_folder(home: Path) -> Path:
 def start(home: Path, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Process:
     """Start `command` in a session of its own and record it.
 
-    `environment` is the whole environment of the process: nothing is inherited beside it. Standard output and
-    error are appended to `<home>/logs/<name>.log`. What an earlier process of that name left behind (a JVM whose
+    `environment` is the whole environment of the process: nothing is inherited beside it. Its folder is the home:
+    nothing that lies in the caller's is taken for its own. Standard output and error are appended to
+    `<home>/logs/<name>.log`. What an earlier process of that name left behind (a JVM whose
     Python was killed) is ended first, so that two never work on one checkpoint.
 
     Raises ProcessError when a process of that name is alive or the command cannot be executed.
@@ -87,6 +84,7 @@ def _start(home: Path, name: str, command: Sequence[str], environment: Mapping[s
                 child = subprocess.Popen(
                     list(command),
                     env=dict(environment),
+                    cwd=home,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestration import endings, processes
-from orchestration.settings import PREFIX, OrchestrationSettings
+from orchestration.settings import OrchestrationSettings
 from spark_jobs.file_lock import LockHeld, held
+from tickhouse import environment
+from tickhouse.environment import PREFIX
 
 _LOOK_SECONDS = 0.2
 _PRODUCER = "producer"
@@ -65,10 +67,14 @@ def _send(
         "speed": settings.speed,
         "replay_timestamps": "now" if shift_to_now else "recorded",
     }
-    environment = {**os.environ, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
+    scratch = environment.scratch_folder(settings.home)
+    variables = environment.child_environment(os.environ, scratch, environment.find_account(os.environ, scratch))
+    variables |= {f"{PREFIX}{name.upper()}": value for name, value in decided.items()}
     command = [sys.executable, "-m", "producer"]
     with log.open("wb") as output:
-        producer = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        producer = subprocess.Popen(
+            command, env=variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
     try:
         processes.record(folder, _PRODUCER, producer, command, log)
         while producer.poll() is None:

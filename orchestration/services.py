@@ -18,8 +18,9 @@ from orchestration.local.broker import Broker
 from orchestration.local.java import Java
 from orchestration.local.mongod import Mongod
 from orchestration.local.ports import free_port
-from orchestration.processes import FRUGAL
-from orchestration.settings import PREFIX, OrchestrationSettings
+from orchestration.settings import OrchestrationSettings
+from tickhouse import environment
+from tickhouse.environment import PREFIX, Need
 
 _HOST = "127.0.0.1"
 _DAGSTER_YAML = """# Written at each start; changes are lost.
@@ -58,6 +59,8 @@ class Service:
     needs: tuple[str, ...] = ()
     finite: bool = False
     """Whether it may come to an end by itself, and then says so in its heartbeat."""
+    outside: tuple[Need, ...] = ()
+    """What it gets of the caller's environment beyond what every program gets."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,13 @@ def choose_ports(settings: OrchestrationSettings, *, ui: bool) -> Ports:
 
 
 def child_environment(
-    settings: OrchestrationSettings, java: Java, binance_url: str | None, environment: Mapping[str, str]
+    settings: OrchestrationSettings,
+    java: Java,
+    binance_url: str | None,
+    given: Mapping[str, str],
+    outside: tuple[Need, ...] = (),
 ) -> dict[str, str]:
-    """The environment of every service: the caller's, with all that has been decided."""
+    """The environment of a service: what it may have of the caller's, `given`, and all that has been decided."""
     decided = {
         "home": str(settings.home),
         "tools": str(settings.tools),
@@ -116,15 +123,18 @@ def child_environment(
         "source": settings.source if settings.source.startswith("replay:") else "binance",
         "binance_url": binance_url or "",
     }
-    own = {
+    scratch = environment.scratch_folder(settings.home)
+    account = environment.find_account(given, scratch)
+    # Credentials of a cloud are nothing for programs whose tables are on this machine.
+    needs = tuple(need for need in outside if need != "cloud" or settings.in_the_cloud)
+    variables = {
+        **environment.child_environment(given, scratch, account, needs),
         "JAVA_HOME": str(java.path),
-        "PYSPARK_PYTHON": sys.executable,
         "DAGSTER_HOME": str(settings.home / "dagster"),
-        "PYTHONUNBUFFERED": "1",
+        **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()},
     }
-    told = {**FRUGAL, **environment, **own, **{f"{PREFIX}{name.upper()}": value for name, value in decided.items()}}
-    told.pop(f"{PREFIX}KAFKA_CA_FILE", None)  # the broker of the stack asks for nothing
-    return told
+    variables.pop(f"{PREFIX}KAFKA_CA_FILE", None)  # the broker of the stack asks for nothing
+    return variables
 
 
 def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
@@ -149,12 +159,12 @@ def simulator(ports: Ports) -> Service:
 
 def producer(needs: tuple[str, ...]) -> Service:
     """From the exchange, or a recording, to the topic."""
-    return Service("producer", [sys.executable, "-m", "producer"], needs, finite=True)
+    return Service("producer", [sys.executable, "-m", "producer"], needs, finite=True, outside=("proxies",))
 
 
 def board(port: int) -> Service:
     """The page that shows how prices and streams are."""
-    return Service("board", [sys.executable, "-m", "orchestration.board", "--port", str(port)])
+    return Service("board", [sys.executable, "-m", "orchestration.board", "--port", str(port)], outside=("cloud",))
 
 
 def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
@@ -168,7 +178,11 @@ def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
     workspace = folder / "workspace.yaml"
     workspace.write_text(_WORKSPACE_YAML.format(host=_HOST, port=ports.code_server))
     services = [
-        Service("code-server", [sys.executable, "-m", "orchestration.code_server", str(ports.code_server)]),
+        Service(
+            "code-server",
+            [sys.executable, "-m", "orchestration.code_server", str(ports.code_server)],
+            outside=("proxies", "cloud"),  # the webhook, and the tables
+        ),
         Service(
             "daemon",
             [_script("dagster-daemon"), "run", "--workspace", str(workspace)],

@@ -25,10 +25,10 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from orchestration.mongo_address import without_secrets
 from orchestration.processes import write_json
 from spark_jobs.kafka_access import KafkaSettings
+from tickhouse.environment import PREFIX, in_the_cloud
 from tickhouse.settings import LocationSetting, PathSetting, absolute
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-PREFIX = "TICKHOUSE_"
 ENDPOINTS = "endpoints.json"
 
 AbsolutePath = Annotated[PathSetting, AfterValidator(absolute)]
@@ -76,6 +76,9 @@ class OrchestrationSettings(KafkaSettings):
     """URI of the folder of the Delta tables; under the home when left out."""
     checkpoints: LocationSetting = Field("", validate_default=False)
     """URI of the folder of the streams' checkpoints; under the home when left out."""
+    keep_environment: str = ""
+    """Names of environment variables that all programs of the stack get beside those that they get anyway, separated by
+    commas."""
     port: Port = 3000
     """Port of the Dagster UI on 127.0.0.1; 0 gives every service any free port."""
     board_port: Port = 8501
@@ -159,9 +162,16 @@ class OrchestrationSettings(KafkaSettings):
     def _below_home(self) -> Self:
         if "jars" not in self.model_fields_set:
             self.jars = self.tools / "spark-jars"
-        self.lakehouse = self.lakehouse or str(self.home / "lakehouse")
-        self.checkpoints = self.checkpoints or str(self.home / "checkpoints")
+        # Programs of the stack run in its home, so that nothing may depend on the current folder.
+        self.lakehouse = _absolute(self.lakehouse) or str(self.home / "lakehouse")
+        self.checkpoints = _absolute(self.checkpoints) or str(self.home / "checkpoints")
+        self.kafka_ca_file = self.kafka_ca_file and self.kafka_ca_file.absolute()
         return self
+
+    @property
+    def in_the_cloud(self) -> bool:
+        """Whether tables or checkpoints are elsewhere than on a disk of this machine."""
+        return in_the_cloud(self.lakehouse, self.checkpoints)
 
     @classmethod
     def read(cls, *, of_running_stack: bool = True, **overrides: Any) -> Self:
@@ -200,6 +210,11 @@ def read_endpoints(home: Path) -> Endpoints | None:
 def write_endpoints(home: Path, endpoints: Endpoints) -> None:
     """Replace the addresses of that home in one step."""
     write_json(home / ENDPOINTS, endpoints.model_dump())
+
+
+def _absolute(uri: str) -> str:
+    """A URI, or a path made absolute; empty stays empty."""
+    return uri if not uri or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else str(Path(uri).absolute())
 
 
 def _sentence(error: ValidationError) -> str:

@@ -8,13 +8,16 @@ Belongs here: the order of things. Does not belong here: what the services are (
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from confluent_kafka import KafkaException
 from pydantic import SecretStr
@@ -30,6 +33,7 @@ from orchestration.local.artifacts import Progress, ensure_tools
 from orchestration.local.broker import NotReady
 from orchestration.local.instance import holder, only_instance
 from orchestration.local.java import find_java
+from orchestration.local.limits import raise_limits
 from orchestration.local.ports import answers
 from orchestration.services import Service
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
@@ -89,8 +93,11 @@ def bring_up(
     with only_instance(settings.home), _stop_requests() as stop:
         homes.mark(settings.home)
         _end_leftovers(settings.home, say)
+        # What killed programs had unpacked there, nobody else removes.
+        shutil.rmtree(settings.home / "tmp", ignore_errors=True)
         stack = _Stack(settings, ui, say, stop)
         try:
+            raise_limits()
             stack.start(progress)
             stack.watch(ready, waiting)
         except Stopped:
@@ -172,12 +179,29 @@ def _stop_requests() -> Iterator[StopRequest]:
     def request(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    earlier = {number: signal.signal(number, request) for number in _STOP_SIGNALS}
+    earlier = _handle(request)
     try:
         yield stop
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _handle(request: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """Let the signals that stop a stack do so; returns how they were handled before.
+
+    What was ignored stays so, as `nohup` and the `&` of a script want it, but by a handler: programs that are started
+    would inherit that a signal is ignored, and could not be stopped by it. SIGTERM is how `tickhouse down` asks.
+    """
+    earlier = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    for number, handler in earlier.items():
+        ignored = number != signal.SIGTERM and handler in (signal.SIG_IGN, _ignore)
+        signal.signal(number, _ignore if ignored else request)
+    return earlier
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """A signal that is ignored here, and not by programs that are started."""
 
 
 def _end_leftovers(home: Path, say: Say) -> None:
@@ -212,8 +236,10 @@ class _Stack:
             "mongo_uri": SecretStr(mongo_server.Mongod(self._home / "mongo", self._ports.mongo).uri),
         }
         self._settings = self._settings.model_copy(update=addresses)
-        environment = services.child_environment(self._settings, self._java, binance_url, os.environ)
-        self._keeper = Keeper(self._home, environment, self._say)
+        environment_with = partial(
+            services.child_environment, self._settings, self._java, binance_url, dict(os.environ)
+        )
+        self._keeper = Keeper(self._home, lambda service: environment_with(service.outside), self._say)
         if self._java.note:
             self._say(self._java.note)
         self._say("Starting Kafka and MongoDB")
@@ -229,7 +255,7 @@ class _Stack:
             self._wait_for_port("simulator", self._ports.simulator)
         self._launch(services.producer(tuple(needs)))
         self._say(f"Prices: {note or source}")
-        streams = Streams(self._settings, environment=environment)
+        streams = Streams(self._settings, environment=environment_with(("cloud",)))
         self._say(f"Starting the streams, {' and '.join(_FIRST_STREAMS)} first")
         self._begin(streams, _FIRST_STREAMS)
         mongo_server.wait_ready(self._settings.mongo_uri.get_secret_value(), self._alive("mongod"), _READY_SECONDS)
@@ -344,7 +370,7 @@ def _interrupting(stop: StopRequest) -> Iterator[None]:
         stop.set()
         raise Stopped
 
-    earlier = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
+    earlier = _handle(interrupt)
     try:
         yield
     finally:

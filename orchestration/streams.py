@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,12 @@ from pathlib import Path
 from orchestration import processes
 from orchestration.local import class_data
 from orchestration.local.java import JavaMissing, find_java
-from orchestration.settings import PREFIX, PROJECT_ROOT, OrchestrationSettings
+from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from orchestration.supervisor import StreamView, judge_stream
 from spark_jobs.jobs import JOBS
+from spark_jobs.settings import as_spark_reads
+from tickhouse import environment
+from tickhouse.environment import PREFIX, Need
 
 STOP_SECONDS = 20.0
 START_SECONDS = 90.0
@@ -44,9 +48,9 @@ def silence(_sentence: str) -> None:
 class Streams:
     """The stream jobs of one home.
 
-    `command` gives the command line of a job by its name, and `environment` is that of their processes, but for what
-    the settings say. `say` is told what is started and stopped as it happens, and may be called from several threads at
-    once.
+    `command` gives the command line of a job by its name. Of `environment` their processes get what every program of
+    the product gets, and what the settings say. `say` is told what is started and stopped as it happens, and may be
+    called from several threads at once.
     """
 
     names: tuple[str, ...] = tuple(JOBS)
@@ -182,8 +186,8 @@ class Streams:
 
     def _start(self, name: str, extra: dict[str, str]) -> processes.Process:
         try:
-            process = processes.start(self.home, name, self._command(name), self._environment() | extra)
-        except (processes.ProcessError, JavaMissing) as error:
+            process = processes.start(self.home, name, self._command(name), self._environment(name) | extra)
+        except (processes.ProcessError, JavaMissing, OSError) as error:
             raise StreamError(str(error)) from error
         self._say(f"{name}: started as process {process.pid}, and not yet at work")
         return process
@@ -197,11 +201,16 @@ class Streams:
         if alive:
             self._say(f"{process.name}: stopped process {process.pid}")
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
         settings = self._settings
         java = find_java(self._given)
-        environment = {**processes.FRUGAL, **self._given}
-        environment |= {
+        # Its own, and empty: a JVM that was killed leaves what it had unpacked.
+        shutil.rmtree(self.home / "tmp" / name, ignore_errors=True)
+        scratch = environment.scratch_folder(self.home, name)
+        account = environment.find_account(self._given, scratch)
+        needs: tuple[Need, ...] = ("cloud",) if settings.in_the_cloud else ()
+        variables = environment.child_environment(self._given, scratch, account, needs)
+        variables |= {
             f"{PREFIX}HOME": str(settings.home),
             f"{PREFIX}KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             f"{PREFIX}LAKEHOUSE": settings.lakehouse,
@@ -210,13 +219,15 @@ class Streams:
             f"{PREFIX}JARS": str(settings.jars),
             "JAVA_HOME": str(java.path),
         }
-        environment.setdefault(
-            f"{PREFIX}DRIVER_JAVA_OPTIONS", class_data.as_spark_reads(class_data.stream_options(settings.tools, java))
+        if settings.kafka_ca_file is not None:
+            variables[f"{PREFIX}KAFKA_CA_FILE"] = str(settings.kafka_ca_file)
+        variables.setdefault(
+            f"{PREFIX}DRIVER_JAVA_OPTIONS", as_spark_reads(class_data.stream_options(settings.tools, java))
         )
         # The code location may have been started in any folder; its processes must find the same code.
-        paths = [str(PROJECT_ROOT), *filter(None, [self._given.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-        return environment
+        paths = [str(PROJECT_ROOT), *filter(None, [variables.get("PYTHONPATH")])]
+        variables["PYTHONPATH"] = os.pathsep.join(paths)
+        return variables
 
     def _told(self, name: str, sentence: str) -> str:
         return f"{sentence}\nThe end of {self.log_path(name)}:\n{self.log_tail(name)}"

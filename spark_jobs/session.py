@@ -10,13 +10,20 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pyspark
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from spark_jobs.refusals import Refusal
-from spark_jobs.settings import StreamSettings
+from spark_jobs.settings import StreamSettings, as_spark_reads
+from tickhouse import environment
 
 _LOGGING = Path(__file__).with_name("log4j2.properties")
+_LAUNCHER = Path(__file__).with_name("launcher")
+_PROJECT = Path(__file__).resolve().parents[1]
 
 
 # Few cores are shared by several JVMs with small heaps: the serial collector costs least, and optimising what runs for
@@ -38,17 +45,41 @@ def build_session(name: str, settings: StreamSettings, further: Mapping[str, str
         raise MissingPart(
             f"no JARs in {settings.jars}: fetch them with `make setup`, or name their folder in TICKHOUSE_JARS"
         )
+    _prepare_environment(name, settings)
+    conf = SparkConf().setAppName(f"tickhouse-{name}").setMaster(settings.spark_master)
+    conf.setAll(list((_options(settings, jars) | dict(further or {})).items()))
+    gateway = launch_gateway(conf)  # type: ignore[no-untyped-call]
+    if not environment.user_has_a_name():
+        _give_the_user_a_name(gateway)
+    SparkContext(conf=conf, gateway=gateway)
+    return SparkSession.builder.getOrCreate()
+
+
+def _prepare_environment(name: str, settings: StreamSettings) -> None:
+    """Make the environment of this process that of Spark's: Spark hands on all there is to Java and to its workers."""
+    given = dict(os.environ)
+    scratch = environment.scratch_folder(settings.home.absolute(), name)
+    needs: tuple[environment.Need, ...] = ()
+    if environment.in_the_cloud(settings.lakehouse_uri, settings.checkpoints_uri):
+        needs = ("cloud",)
+    variables = environment.child_environment(given, scratch, environment.find_account(given, scratch), needs)
+    os.environ.clear()
+    os.environ.update(variables)
+    # The search path is this interpreter's own decision by now; for its workers it is to have been the same.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *filter(None, [variables.get("PYTHONPATH")])])
+    os.environ["SPARK_HOME"] = str(Path(pyspark.__file__).parent)
+    os.environ["SPARK_CONF_DIR"] = str(settings.spark_conf_dir or _LAUNCHER)
     # Workers must run this environment's interpreter, not the system's.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    _use_lean_java()
-    # The session's Java processes need not be told of the caller's Spark installation, if there is one.
-    os.environ.pop("SPARK_HOME", None)
     if settings.spark_master.startswith("local"):
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = SparkSession.builder.appName(f"tickhouse-{name}").master(settings.spark_master)
-    for key, value in (_options(settings, jars) | dict(further or {})).items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    _use_lean_java()
+
+
+def _give_the_user_a_name(gateway: Any) -> None:
+    """Tell Hadoop who runs this: it fails where the system has no name for the user, as in some containers."""
+    users = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
+    users.setLoginUser(users.createRemoteUser(os.environ["USER"]))
 
 
 def _use_lean_java() -> None:
@@ -59,7 +90,14 @@ def _use_lean_java() -> None:
     modules = re.search(r'^MODULES="(.*)"', release.read_text(), re.MULTILINE) if home and release.is_file() else None
     if modules and "jdk.incubator.vector" not in modules[1].split():
         os.environ["TICKHOUSE_JAVA"] = str(Path(home, "bin", "java"))
-        os.environ["JAVA_HOME"] = str(Path(__file__).with_name("launcher"))
+        os.environ["JAVA_HOME"] = str(_LAUNCHER)
+
+
+def _java_options(settings: StreamSettings) -> str:
+    # Java takes neither from the environment: it unpacks native libraries in the system's folder, where they may not be
+    # executed, and has no home for a user whom the system does not know.
+    folders = (f"-Djava.io.tmpdir={os.environ['TMPDIR']}", f"-Duser.home={os.environ['HOME']}")
+    return f"{_JVM_OPTIONS} {as_spark_reads(folders)} {settings.driver_java_options}".strip()
 
 
 def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
@@ -68,7 +106,8 @@ def _options(settings: StreamSettings, jars: list[Path]) -> dict[str, str]:
     options = {
         "spark.driver.extraClassPath": class_path,
         "spark.driver.memory": settings.driver_memory,
-        "spark.driver.extraJavaOptions": f"{_JVM_OPTIONS} {settings.driver_java_options}".strip(),
+        "spark.driver.extraJavaOptions": _java_options(settings),
+        "spark.local.dir": os.environ["TMPDIR"],
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         # The plan of every micro-batch is described for a page that nobody sees.

@@ -6,6 +6,8 @@ the brokers are reached (`kafka_access`).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +15,12 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from spark_jobs.kafka_access import KafkaSettings
-from tickhouse.settings import LocationSetting, PathSetting
+from tickhouse.settings import LocationSetting, OptionalPathSetting, PathSetting
+
+
+def as_spark_reads(options: Sequence[str]) -> str:
+    """Options of a JVM as one text, from which Spark gets them back."""
+    return " ".join('"' + re.sub(r'(["\\])', r"\\\1", option) + '"' for option in options)
 
 
 class StreamSettings(KafkaSettings):
@@ -50,6 +57,9 @@ class StreamSettings(KafkaSettings):
     """Largest heap of the driver's JVM, as Java writes it."""
     driver_java_options: str = ""
     """Further options of the driver's JVM, separated by spaces."""
+    spark_conf_dir: OptionalPathSetting = None
+    """Folder with the `spark-defaults.conf` of a cluster, and a `core-site.xml` where the tables need one. Without it
+    no such file counts."""
     jars: PathSetting = Path(".tools/spark-jars")
     """Folder with the JARs of Delta and of the Kafka connector."""
 

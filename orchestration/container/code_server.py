@@ -10,16 +10,18 @@ reaches, so they are stopped here, once the code server can launch none again; t
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
 from orchestration.code_server import end_orphaned_runs
+from orchestration.container.environment import container_environment
 from orchestration.local.ports import LOOPBACK
 from orchestration.settings import OrchestrationSettings, SettingsError
 from orchestration.streams import Streams
@@ -29,13 +31,13 @@ STOP_SECONDS = 15.0
 _LOOK_SECONDS = 0.5
 
 
-def serve(command: Sequence[str], streams: Streams) -> int:
+def serve(command: Sequence[str], streams: Streams, environment: Mapping[str, str]) -> int:
     """Run `command` until it ends or SIGTERM or SIGINT comes; then stop all streams.
 
     Returns 0 when a signal asked for the end, else the exit code of `command`, at least 1.
     """
     asked_at: float | None = None
-    with subprocess.Popen(command) as server:
+    with subprocess.Popen(command, env=environment) as server:
 
         def stop(_number: int, _frame: object) -> None:
             nonlocal asked_at
@@ -69,7 +71,8 @@ def main() -> int:
         end_orphaned_runs(instance)
     command = [sys.executable, "-m", "dagster", "api", "grpc", "--host", options.host, "--port", options.port]
     command += ["--module-name", "orchestration.definitions", "--location-name", "tickhouse"]
-    return serve(command, Streams(settings))
+    variables = container_environment(settings, os.environ)
+    return serve(command, Streams(settings), variables)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 
-from orchestration.settings import PREFIX, OrchestrationSettings, SettingsError
+from orchestration.container.environment import container_environment
+from orchestration.settings import OrchestrationSettings, SettingsError
 from producer.simulator import Simulator
+from tickhouse.environment import PREFIX
 
 _PRODUCER = (sys.executable, "-m", "producer")
 
@@ -29,12 +31,13 @@ def main() -> int:
             f"{PREFIX}SOURCE=auto is resolved by `tickhouse up` only: set it to binance, simulator or replay:FILE\n"
         )
         return 2
+    variables = container_environment(settings, os.environ)
     if settings.source != "simulator":
-        os.execv(_PRODUCER[0], _PRODUCER)  # noqa: S606
+        os.execve(_PRODUCER[0], _PRODUCER, variables)  # noqa: S606
     simulator = Simulator()
     simulator.start()
-    environment = os.environ | {f"{PREFIX}SOURCE": "binance", f"{PREFIX}BINANCE_URL": simulator.url}
-    with subprocess.Popen(_PRODUCER, env=environment) as child:
+    variables |= {f"{PREFIX}SOURCE": "binance", f"{PREFIX}BINANCE_URL": simulator.url}
+    with subprocess.Popen(_PRODUCER, env=variables) as child:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: child.terminate())
         code = child.wait()

@@ -31,6 +31,7 @@ from xml.sax.saxutils import quoteattr
 from orchestration import endings
 from orchestration.local.java import Java
 from orchestration.marker import NotOurs, mark
+from tickhouse.environment import helper_environment
 
 PINS = Path(__file__).parent
 DEBIAN_TRUST_STORE = Path("/etc/ssl/certs/java/cacerts")
@@ -193,7 +194,7 @@ def claim(tools: Path, names: Collection[str]) -> None:
     try:
         mark(tools, "tools", contents, _is_earlier)
     except NotOurs as error:
-        raise FetchFailed(f"{error}.") from error
+        raise FetchFailed(f"{error}, with TICKHOUSE_TOOLS.") from error
 
 
 def _is_earlier(tools: Path) -> bool:
@@ -275,7 +276,8 @@ class _Fetch:
             self._progress("mongod", 1, 1)
 
     def _run_ivy(self, work: Path, bundle: str, total: int) -> None:
-        command = [str(self._java.executable), *_network_options(self._environment), "-cp", str(_pyspark_jars() / "*")]
+        command = [str(self._java.executable), *_network_options(self._environment), f"-Duser.home={work}"]
+        command += ["-cp", str(_pyspark_jars() / "*")]
         command += ["org.apache.ivy.Main", "-settings", str(work / "settings.xml"), "-ivy", str(work / "ivy.xml")]
         command += ["-confs", "default", "-retrieve", str(work / "jars" / "[artifact]-[revision].[ext]")]
         log = work / "ivy.log"
@@ -299,7 +301,7 @@ class _Fetch:
         """Run a helper program, handing on its output line by line; returns its exit code."""
         with subprocess.Popen(
             command,
-            env=dict(self._environment),
+            env=helper_environment(self._environment, ("pip",)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -356,8 +358,15 @@ def _network_options(environment: Mapping[str, str]) -> Iterator[str]:
     """What Java does not take from the system by itself: added certificate authorities and the proxy."""
     if DEBIAN_TRUST_STORE.is_file():
         yield f"-Djavax.net.ssl.trustStore={DEBIAN_TRUST_STORE}"
-    proxy = urlsplit(environment.get("HTTPS_PROXY") or environment.get("https_proxy") or "")
-    if proxy.hostname:
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    address = next(filter(None, map(environment.get, names)), "")
+    proxy = urlsplit(address if "://" in address else f"http://{address}")
+    if not proxy.hostname:
+        return
+    if proxy.scheme.startswith("socks"):
+        yield f"-DsocksProxyHost={proxy.hostname}"
+        yield f"-DsocksProxyPort={proxy.port or 1080}"
+    else:
         yield f"-Dhttps.proxyHost={proxy.hostname}"
         yield f"-Dhttps.proxyPort={proxy.port or 80}"
 

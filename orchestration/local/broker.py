@@ -19,6 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from orchestration import endings
 from orchestration.local.java import Java
+from tickhouse.environment import helper_environment
 
 PARTITIONS = 4
 """Partitions of each topic."""
@@ -125,7 +126,7 @@ class Broker:
             self.write_properties(unfinished)
             command = [*self._java(java, kafka_jars), "kafka.tools.StorageTool", "format"]
             command += ["--cluster-id", _CLUSTER_ID, "--config", str(self._properties)]
-            result = subprocess.run(command, capture_output=True, text=True)
+            result = subprocess.run(command, env=helper_environment(), capture_output=True, text=True)
             if result.returncode != 0:
                 last = (result.stderr or result.stdout).strip().splitlines()[-1:]
                 ended = endings.told("java", result.returncode)

@@ -20,9 +20,18 @@ from orchestration import processes
 from orchestration.local.artifacts import missing, mongod_on_path
 from orchestration.local.instance import holder
 from orchestration.local.java import JavaMissing, find_java
+from orchestration.local.limits import too_low
 from orchestration.local.paths import unusable
 from orchestration.local.ports import is_free
 from orchestration.settings import OrchestrationSettings
+from tickhouse.environment import (
+    KEEP,
+    executes,
+    has_short_sockets,
+    helper_environment,
+    left_out,
+    system_scratch,
+)
 
 OLDEST_PYTHON = (3, 11)
 LEAST_FREE_BYTES = 2_000_000_000
@@ -51,7 +60,10 @@ def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str
     problems = [
         *_python(sys.version_info[:2]),
         *unusable(settings),
+        *_interpreter(environment),
         *_home(settings.home),
+        *_tools(settings.tools, lacking, environment),
+        *too_low(),
         *_source(settings.source),
         *_space(settings, lacking),
         *_java(environment),
@@ -74,11 +86,47 @@ def _python(version: tuple[int, ...]) -> Iterator[str]:
 def _home(home: Path) -> Iterator[str]:
     reason = homes.obstacle(home)
     if reason is not None:
-        yield f"{reason}."
+        yield f"{reason}, with --home or TICKHOUSE_HOME."
         return
     folder = _existing(home)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         yield f"The home {home} cannot be written to: choose another with --home or TICKHOUSE_HOME."
+        return
+    places = [home / "tmp", *system_scratch()]
+    told = " and ".join(map(str, places))
+    if not any(map(executes, places)):
+        yield (
+            f"Java cannot load the libraries that it unpacks in {told}, where nothing may be executed (noexec): choose "
+            "another home with --home, or let TMPDIR name another folder."
+        )
+    if not any(map(has_short_sockets, places)):
+        yield f"The paths {told} are too long for sockets: choose a home with a shorter path, or let TMPDIR name one."
+
+
+def _interpreter(environment: Mapping[str, str]) -> Iterator[str]:
+    """Whether this Python starts as it is started for the programs of the stack."""
+    variables = helper_environment(environment)
+    started = subprocess.run([sys.executable, "-c", ""], env=variables, capture_output=True, text=True, check=False)
+    if started.returncode != 0:
+        ignored = ", ".join(left_out(environment)) or "none"
+        yield (
+            f"Python does not start without what is ignored of the environment ({ignored}): "
+            f"{(started.stderr.strip().splitlines() or ['no reason is given'])[-1]}. Name what it needs in {KEEP}."
+        )
+
+
+def _tools(tools: Path, lacking: list[str], environment: Mapping[str, str]) -> Iterator[str]:
+    folder = _existing(tools)
+    if lacking and not os.access(folder, os.W_OK | os.X_OK):
+        yield (
+            f"The folder {tools} lacks {', '.join(lacking)} and cannot be written to: run `make tools` as its owner, "
+            "or choose another with TICKHOUSE_TOOLS."
+        )
+    if mongod_on_path(environment) is None and not executes(folder):
+        yield (
+            f"The file system of {tools} lets no program be executed (noexec), and mongod is there: choose another "
+            "folder with TICKHOUSE_TOOLS, or put a mongod of your own on PATH."
+        )
 
 
 def _source(source: str) -> Iterator[str]:
@@ -159,7 +207,11 @@ def _network(lacking: list[str]) -> Iterator[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "0", "--timeout", "10"]
     try:
         answer = subprocess.run(
-            [*command, "index", "versions", "pip"], capture_output=True, timeout=_PROBE_SECONDS, check=False
+            [*command, "index", "versions", "pip"],
+            env=helper_environment(needs=("pip",)),
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
         )
         reached = answer.returncode == 0
     except subprocess.TimeoutExpired:

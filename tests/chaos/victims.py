@@ -53,6 +53,7 @@ class Stack:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TICKHOUSE_CHAOS")},
             "PYTHONPATH": os.pathsep.join([str(INJECTION), str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]),
+            "TICKHOUSE_KEEP_ENVIRONMENT": "PYTHONPATH",
             failpoints.FOLDER_VARIABLE: str(self.folder),
             failpoints.ADVERTISED_PORT_VARIABLE: str(port),
             failpoints.BREAK_VARIABLE: "marker" if break_marker else "",

@@ -9,10 +9,12 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,9 @@ import pytest
 from orchestration import processes
 from orchestration.local.instance import holder
 from orchestration.local.ports import free_port
+from tests.conftest import stop_all
 from tests.docs.blocks import stack_commands
+from tests.hostile import Hostile
 from tests.integration.test_cli import TICKHOUSE, tickhouse
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
@@ -32,10 +36,27 @@ KEPT = ("simulator", "mongod", "producer", "daemon", "code-server", "kafka")
 
 
 @contextmanager
-def up(home: Path, tools: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`tickhouse up` in a session of its own, with its output in a pipe; killed at the end if it still runs."""
+def up(
+    home: Path, tools: Path, *options: str, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`tickhouse up` in a session of its own, with its output in a pipe; killed at the end if it still runs.
+
+    `prefix`: the command that becomes it.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TICKHOUSE_")}
-    command = [TICKHOUSE, "up", "--source", "simulator", "--no-ui", "--port", "0", "--home", str(home), *options]
+    command = [
+        *prefix,
+        TICKHOUSE,
+        "up",
+        "--source",
+        "simulator",
+        "--no-ui",
+        "--port",
+        "0",
+        "--home",
+        str(home),
+        *options,
+    ]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -237,13 +258,26 @@ def test_stopped_while_it_starts(home: Path, tools: Path, number: int, after: st
     assert of_home(home) == []
 
 
-def test_stopped_in_the_middle_of_a_launch_the_next_start_launches_anew(home: Path, tools: Path) -> None:
+@pytest.fixture
+def hostile(tmp_path: Path, guard: Callable[[Path], None]) -> Iterator[Hostile]:
+    """A home on a machine that has all of `tests.hostile` in store for whoever starts a stack."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        guard(Path(home))
+        yield Hostile(Path(home), tmp_path)
+        stop_all(Path(home))
+
+
+def test_stopped_in_the_middle_of_a_launch_the_next_start_launches_anew_in_any_environment(
+    hostile: Hostile, tools: Path
+) -> None:
+    home = hostile.home
     first: dict[str, int | None] = dict.fromkeys(STREAMS)
     log = home / "logs" / "code-server.log"
     # What arrives has been loaded by a sensor, so by then the supervisor has looked, too.
     for until in ("to be at work", "z-scores are arriving"):
-        with up(home, tools) as process:
+        with up(home, tools, prefix=hostile.prefix, **hostile.environment) as process:
             read_until(process, until, 180)
+            hostile.disturb(process)
             for name in STREAMS:
                 wait_until(partial(_is_back, home, name, first[name]), 60, f"{name} has not been started")
             first = {name: pid_of(home, name) for name in STREAMS}
@@ -252,6 +286,11 @@ def test_stopped_in_the_middle_of_a_launch_the_next_start_launches_anew(home: Pa
             output, _ = process.communicate(timeout=120)
             assert process.returncode == 0, output
         assert of_home(home) == []
+    told = tickhouse("doctor", "--home", str(home), "--port", "0", TICKHOUSE_TOOLS=str(tools), **hostile.environment)
+    assert "PYSPARK_SUBMIT_ARGS" in told.stdout
+    assert hostile.strangers_that_ran() == []
+    writable = [path for path in home.rglob("*") if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH]
+    assert writable == [], "though the mask of new files allows everything"
 
 
 def test_ctrl_c_reaches_the_helper_programs_of_a_start_as_well(home: Path, tools: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,10 @@ from orchestration.local.checks import find_problems
 from orchestration.local.instance import AlreadyRunning, only_instance
 from orchestration.local.ports import free_port, is_free
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
+from tests.hostile import Hostile
 
 pytestmark = pytest.mark.integration
+TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 
 
 @pytest.fixture
@@ -120,6 +123,80 @@ def test_no_disk_space_on_a_small_file_system(settings: OrchestrationSettings, t
         assert "0.0 GB free and 2.0 GB are needed" in told
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+def test_nothing_may_be_executed_where_libraries_are_unpacked(
+    settings: OrchestrationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "noexec").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3g,noexec", "tmpfs", str(place)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        there = settings.model_copy(update={"home": place / "home"})
+        assert find_problems(there, os.environ) == [], "the system's folder will do"
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        (told,) = find_problems(there, os.environ)
+        assert f"{place / 'home' / 'tmp'} and {place}" in told
+        assert "noexec" in told
+        assert find_problems(settings, os.environ) == []
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_paths_that_are_too_long_for_sockets(settings: OrchestrationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = settings.model_copy(update={"home": settings.home / ("x" * 100)})
+    assert find_problems(long, os.environ) == [], "the system's folder has a short path"
+    monkeypatch.setattr(tempfile, "tempdir", str(long.home))
+    (told,) = find_problems(long, os.environ)
+    assert "too long for sockets" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_tools_that_lack_something_and_are_anothers(tmp_path: Path) -> None:
+    (tools := tmp_path / "tools").mkdir()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        machine = Hostile(Path(home), tmp_path)
+        variables = os.environ | machine.environment | {"TICKHOUSE_TOOLS": str(tools)}
+        command = [*machine.prefix, TICKHOUSE, "doctor", "--home", home, "--port", "0"]
+        told = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert f"The folder {tools} lacks spark-jars, kafka-jars" in told.stderr
+    assert "run `make tools` as its owner" in told.stderr
+    assert machine.strangers_that_ran() == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        ("-n 256", "The open files of a process may be 256 at most, and 2,048 are needed"),
+        ("-v 4000000", "The address space of a process may be 4.1 GB at most"),
+        ("-f 1000000", "The size of a file may be"),
+        ("-t 100000", "The CPU time of a process may be 100,000 s at most"),
+    ],
+)
+def test_a_limit_that_is_too_low(home: Path, tools: Path, limit: str, sentence: str) -> None:
+    command = ["bash", "-c", f'ulimit {limit} && exec "$@"', "bash", TICKHOUSE, "doctor", "--home", str(home)]
+    variables = os.environ | {"TICKHOUSE_TOOLS": str(tools), "TICKHOUSE_PORT": "0"}
+    told = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert sentence in told.stderr
+    assert f"`ulimit {limit[:2]}`" in told.stderr
+
+
+def test_python_does_not_start_without_what_is_left_out(
+    settings: OrchestrationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needy = tmp_path / "python"
+    needy.write_text('#!/bin/sh\n[ -n "$LD_LIBRARY_PATH" ] || { echo "no libpython" >&2; exit 127; }\n')
+    needy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(needy))
+    given = dict(os.environ) | {"LD_LIBRARY_PATH": "/opt/lib"}
+    (told,) = find_problems(settings, given)
+    assert "LD_LIBRARY_PATH" in told
+    assert "no libpython. Name what it needs in TICKHOUSE_KEEP_ENVIRONMENT" in told
+    assert find_problems(settings, given | {"TICKHOUSE_KEEP_ENVIRONMENT": "LD_LIBRARY_PATH"}) == []
 
 
 def test_no_network_when_tools_are_missing(

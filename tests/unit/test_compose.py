@@ -30,11 +30,12 @@ from orchestration import services, streams
 from orchestration.container import code_server
 from orchestration.local import broker
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
-from orchestration.settings import PREFIX, PROJECT_ROOT, OrchestrationSettings
+from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from producer.settings import ProducerSettings
 from spark_jobs import session
 from spark_jobs.jobs import JOBS
 from spark_jobs.settings import StreamSettings
+from tickhouse.environment import PREFIX
 
 
 class _Strict(yaml.SafeLoader):
@@ -271,6 +272,15 @@ def test_what_must_survive_is_in_volumes_that_are_declared() -> None:
         assert re.search(rf"--owner tickhouse .*{image_environment()[folder]}\b", made)
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_no_proxy_stands_between_the_containers(name: str) -> None:
+    served = {
+        other for other in SERVICES if re.search(rf"(//|@|: |:){other}:[0-9]", TEXT + read("deploy/workspace.yaml"))
+    }
+    for variable in ("no_proxy", "NO_PROXY"):
+        assert served | {"localhost", "127.0.0.1", "code-server"} == set(environment(name)[variable].split(","))
+
+
 def test_there_is_no_secret_and_no_default_for_one() -> None:
     for name in SERVICES:
         for variable, value in environment(name).items():
@@ -387,7 +397,9 @@ def test_every_stream_gets_its_executor() -> None:
 def test_executors_run_as_drivers_do() -> None:
     for name in ("spark-master", "spark-worker", "code-server"):
         (target,) = (target for source, target, _ in volumes(name) if source == "./deploy/spark-defaults.conf")
-        assert target == f"{environment(name)['SPARK_CONF_DIR']}/spark-defaults.conf"
+        # Streams are told by a setting of ours: no other Spark variable reaches them.
+        variable = "TICKHOUSE_SPARK_CONF_DIR" if name == "code-server" else "SPARK_CONF_DIR"
+        assert target == f"{environment(name)[variable]}/spark-defaults.conf"
     local = (PROJECT_ROOT / "spark_jobs" / "log4j2.properties").as_uri()
     there = f"file:{workdir()}/spark_jobs/log4j2.properties"
     assert spark_defaults()["spark.executor.extraJavaOptions"] == session._JVM_OPTIONS.replace(local, there)

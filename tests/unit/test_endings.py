@@ -51,7 +51,7 @@ DIES = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
 
 def test_a_service_says_how_it_ended(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, {}, lambda _: None)
+    keeper = Keeper(tmp_path, lambda _service: {}, lambda _: None)
     keeper.launch(Service("mongod", [sys.executable, "-c", DIES]))
     process = processes.recorded(tmp_path, "mongod")
     assert process is not None

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestration.local.broker import Broker, java_property
-from orchestration.local.class_data import as_spark_reads
 from orchestration.local.paths import unusable
 from orchestration.settings import OrchestrationSettings
+from spark_jobs.settings import as_spark_reads
 
 
 @pytest.mark.parametrize(

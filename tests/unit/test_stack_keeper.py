@@ -26,7 +26,7 @@ class Watched:
     def __init__(self, home: Path, policy: Policy = AT_ONCE) -> None:
         self.home = home
         self.said: list[str] = []
-        self.keeper = Keeper(home, ENVIRONMENT, self.said.append, policy)
+        self.keeper = Keeper(home, lambda _service: ENVIRONMENT, self.said.append, policy)
 
     def pid(self, name: str) -> int:
         process = processes.recorded(self.home, name)

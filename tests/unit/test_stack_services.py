@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from orchestration import services
 from orchestration.local.instance import AlreadyRunning, holder, only_instance
 from orchestration.local.java import Java
 from orchestration.settings import OrchestrationSettings
-from orchestration.stack import request_down
+from orchestration.stack import Stopped, _interrupting, _stop_requests, request_down
 
 
 def settings(home: Path, **fields: object) -> OrchestrationSettings:
@@ -49,8 +50,50 @@ def test_children_are_told_everything_that_was_decided(tmp_path: Path, monkeypat
     assert told["TICKHOUSE_JARS"] == str(tmp_path / "tools" / "spark-jars")
     assert told["TICKHOUSE_SYMBOLS"] == "BTCUSDT,ETHUSDT"
     assert (told["TICKHOUSE_SOURCE"], told["TICKHOUSE_BINANCE_URL"]) == ("binance", "http://127.0.0.1:1")
-    assert (told["JAVA_HOME"], told["PYSPARK_PYTHON"]) == ("/java", sys.executable)
+    assert told["JAVA_HOME"] == "/java"
     assert (told["PATH"], told["TICKHOUSE_SPARK_MASTER"]) == ("/bin", "local[1]"), "what the caller said goes through"
+
+
+def test_only_who_asks_the_outside_is_told_of_a_proxy(tmp_path: Path) -> None:
+    java, caller = Java(Path("/java"), 21), {"https_proxy": "http://p:1", "AWS_REGION": "x"}
+    ports = services.Ports(1, 2, 3, 4, 5, 6, 7)
+    for lakehouse, cloud in ((str(tmp_path), set[str]()), ("s3a://tables", {"code-server", "board"})):
+        decided = settings(tmp_path, lakehouse=lakehouse)
+        started = [
+            *services.dagster(decided, ports),
+            services.producer(()),
+            services.board(7),
+            services.simulator(ports),
+        ]
+        told = {
+            service.name: services.child_environment(decided, java, None, caller, service.outside)
+            for service in started
+        }
+        assert {name for name, variables in told.items() if "AWS_REGION" in variables} == cloud
+        assert {name for name, variables in told.items() if "https_proxy" in variables} == {
+            "producer",
+            "code-server",
+        } | cloud
+        assert all(variables["DAGSTER_HOME"] == str(tmp_path / "dagster") for variables in told.values())
+
+
+def test_signals_that_were_ignored_stay_so_and_stop_what_is_started() -> None:
+    numbers = (signal.SIGHUP, signal.SIGINT)
+    earlier = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        with _stop_requests() as stop, _interrupting(stop):
+            for number in numbers:
+                signal.raise_signal(number)
+            assert not stop.is_set()
+            shown = subprocess.run(["grep", "SigIgn", "/proc/self/status"], capture_output=True, text=True, check=True)
+            ignored = int(shown.stdout.split()[1], 16)
+            assert not any(ignored & 1 << number - 1 for number in numbers)
+            with pytest.raises(Stopped):
+                signal.raise_signal(signal.SIGTERM)
+        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in zip(numbers, earlier, strict=True):
+            signal.signal(number, handler)
 
 
 def test_one_holds_the_home_and_says_who_it_is(tmp_path: Path) -> None:
