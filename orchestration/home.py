@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -48,13 +48,14 @@ PARTS = (
     Part("locks", "locks of tables", ("*.lock",)),
     Part("logs", "logs", ("*.log", "*.log.1")),
     Part("replay", "the last recording that was sent", ("*",)),
-    Part("tmp", "temporary files", ("*",)),
     Part("alerts.jsonl", "alerts"),
     Part(ENDPOINTS, "addresses"),
 )
 _KNOWN_BY = (marker.MARKER, LOCK)
 """What makes a folder a home. It goes last, and only with the folder."""
 _NAMES = tuple(part.name for part in PARTS)
+_NEW = {"tmp"}
+"""What no version without markers made."""
 
 
 @dataclass
@@ -79,17 +80,22 @@ def obstacle(home: Path) -> str | None:
         return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or name another"
     if home.exists() and not home.is_dir():
         return f"the home {home} is no folder: name another"
-    return marker.obstacle(home, "home", _NAMES, _is_earlier)
+    return marker.obstacle(home, "home", _NAMES, _of_earlier(home))
 
 
 def mark(home: Path) -> None:
     """Mark a home, unless it is marked; its lock must be held. Raises NotOurs, OSError."""
-    marker.mark(home, "home", _NAMES, _is_earlier)
+    marker.mark(home, "home", _NAMES, _of_earlier(home))
 
 
 def is_home(home: Path) -> bool:
     """Whether that folder is a home, marked or of an earlier version. Raises NotOurs when its marker is not valid."""
     return marker.read_marker(home, "home") is not None or _is_earlier(home)
+
+
+def _of_earlier(home: Path) -> Collection[str]:
+    """What versions without markers made in that folder, if one did."""
+    return {*_NAMES} - _NEW if _is_earlier(home) else ()
 
 
 def _is_earlier(home: Path) -> bool:

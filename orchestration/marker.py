@@ -6,7 +6,7 @@ Here: writing and reading it. Not here: what is in a home (`home`) or in the too
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -57,18 +57,19 @@ def read_marker(folder: Path, kind: Kind) -> Marker | None:
     return marker
 
 
-def obstacle(folder: Path, kind: Kind, contents: Collection[str], is_earlier: Callable[[Path], bool]) -> str | None:
+def obstacle(folder: Path, kind: Kind, contents: Collection[str], earlier: Collection[str]) -> str | None:
     """Why a folder cannot become one of this product; None when it can, or is one already.
 
-    `contents`: names of what will be made in it. What is there under such a name is somebody else's, unless the folder
-    `is_earlier`: made by a version that wrote no markers.
+    `contents`: names of what will be made in it, `earlier`: those that a version made there that wrote no markers. What
+    else is there under such a name is somebody else's.
     """
     try:
-        if read_marker(folder, kind) is not None or is_earlier(folder):
+        if read_marker(folder, kind) is not None:
             return None
     except NotOurs as error:
         return str(error)
-    taken = sorted(name for name in contents if (folder / name).exists() or (folder / name).is_symlink())
+    there = (name for name in contents if (folder / name).exists() or (folder / name).is_symlink())
+    taken = sorted({*there} - {*earlier})
     if not taken:
         return None
     return (
@@ -76,9 +77,9 @@ def obstacle(folder: Path, kind: Kind, contents: Collection[str], is_earlier: Ca
     )
 
 
-def mark(folder: Path, kind: Kind, contents: Collection[str], is_earlier: Callable[[Path], bool]) -> None:
+def mark(folder: Path, kind: Kind, contents: Collection[str], earlier: Collection[str]) -> None:
     """Mark a folder that exists, unless it is marked. Raises NotOurs where there is an obstacle, and OSError."""
-    reason = obstacle(folder, kind, contents, is_earlier)
+    reason = obstacle(folder, kind, contents, earlier)
     if reason is not None:
         raise NotOurs(reason)
     if read_marker(folder, kind) is None:

@@ -192,7 +192,7 @@ def claim(tools: Path, names: Collection[str]) -> None:
     tools.mkdir(parents=True, exist_ok=True)
     contents = [made for name in names for made in (name, f".{name}.partial", f".{name}.outdated")]
     try:
-        mark(tools, "tools", contents, _is_earlier)
+        mark(tools, "tools", contents, contents if _is_earlier(tools) else ())
     except NotOurs as error:
         raise FetchFailed(f"{error}, with TICKHOUSE_TOOLS.") from error
 

@@ -218,6 +218,10 @@ def test_homes_of_earlier_versions_get_the_marker_and_keep_it(tmp_path: Path) ->
     node = Broker(tmp_path / "kafka", 1, 2)
     node.directory.mkdir()
     node.write_properties(node.directory / "data")
+    (tmp_path / "tmp").touch()
+    with pytest.raises(NotOurs, match="contains tmp, which Tickhouse did not make"):
+        homes.mark(tmp_path)
+    (tmp_path / "tmp").unlink()
     homes.mark(tmp_path)
     first = read_marker(tmp_path, "home")
     homes.mark(tmp_path)
