@@ -30,7 +30,10 @@ _WRITTEN = b"# Written at each start"
 
 @dataclass(frozen=True)
 class Part:
-    """A file or folder that the product makes in a home. `made`: patterns of what it makes in a folder, each whole."""
+    """A file or folder that the product makes in a home. `made`: patterns of what it makes in a folder, each whole.
+
+    The name may be a pattern, too.
+    """
 
     name: str
     content: str
@@ -50,6 +53,7 @@ PARTS = (
     Part("replay", "the last recording that was sent", ("*",)),
     Part("alerts.jsonl", "alerts"),
     Part(ENDPOINTS, "addresses"),
+    Part("hs_err_pid*.log", "what Java wrote when it crashed"),
 )
 _KNOWN_BY = (marker.MARKER, LOCK)
 """What makes a folder a home. It goes last, and only with the folder."""
@@ -77,9 +81,9 @@ class Contents:
 def obstacle(home: Path) -> str | None:
     """Why that folder cannot be a home; None when it can, or is one."""
     if home.is_symlink() and not home.exists():
-        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or name another"
+        return f"the home {home} is a link to {home.readlink()}, which does not exist: make it, or choose another home"
     if home.exists() and not home.is_dir():
-        return f"the home {home} is no folder: name another"
+        return f"the home {home} is no folder: choose another with --home"
     return marker.obstacle(home, "home", _NAMES, _of_earlier(home))
 
 
@@ -145,7 +149,7 @@ def remove(home: Path) -> Contents:
 
 def _is_of(name: str, part: Part) -> bool:
     """Whether an entry of a home is that part, or a file that was to replace it when its writer was killed."""
-    return name == part.name or (not part.made and name.startswith(f".{part.name}."))
+    return fnmatchcase(name, part.name) or (not part.made and name.startswith(f".{part.name}."))
 
 
 class _Walk:

@@ -18,6 +18,8 @@ MARKER = "tickhouse.json"
 FORMAT = 1
 
 Kind = Literal["home", "tools"]
+_OPTIONS: dict[Kind, str] = {"home": "--home or TICKHOUSE_HOME", "tools": "TICKHOUSE_TOOLS"}
+"""How another one is named."""
 
 
 class NotOurs(RuntimeError):
@@ -51,7 +53,10 @@ def read_marker(folder: Path, kind: Kind) -> Marker | None:
             "the next `tickhouse up` writes it again"
         ) from error
     if marker.kind != kind:
-        raise NotOurs(f"{folder} is a {marker.kind} folder of Tickhouse, and a {kind} folder is needed: name another")
+        raise NotOurs(
+            f"{folder} is a {marker.kind} folder of Tickhouse, and a {kind} folder is needed: name another with "
+            f"{_OPTIONS[kind]}"
+        )
     if marker.format > FORMAT:
         raise NotOurs(f"{folder} was made by a later version of Tickhouse: use that version, or another folder")
     return marker
@@ -73,7 +78,8 @@ def obstacle(folder: Path, kind: Kind, contents: Collection[str], earlier: Colle
     if not taken:
         return None
     return (
-        f"{folder} contains {', '.join(taken)}, which Tickhouse did not make and would overwrite: name another folder"
+        f"{folder} contains {', '.join(taken)}, which Tickhouse did not make and would overwrite: name another folder "
+        f"with {_OPTIONS[kind]}"
     )
 
 

@@ -194,7 +194,7 @@ def claim(tools: Path, names: Collection[str]) -> None:
     try:
         mark(tools, "tools", contents, contents if _is_earlier(tools) else ())
     except NotOurs as error:
-        raise FetchFailed(f"{error}, with TICKHOUSE_TOOLS.") from error
+        raise FetchFailed(f"{error}.") from error
 
 
 def _is_earlier(tools: Path) -> bool:

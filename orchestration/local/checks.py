@@ -86,7 +86,7 @@ def _python(version: tuple[int, ...]) -> Iterator[str]:
 def _home(home: Path) -> Iterator[str]:
     reason = homes.obstacle(home)
     if reason is not None:
-        yield f"{reason}, with --home or TICKHOUSE_HOME."
+        yield f"{reason}."
         return
     folder = _existing(home)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

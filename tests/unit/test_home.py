@@ -33,6 +33,7 @@ MADE = (
     "logs/kafka.log.1",
     "replay/run/producer.heartbeat.json",
     "alerts.jsonl",
+    "hs_err_pid17086.log",
     "endpoints.json",
     ".endpoints.json.x7",
 )
