@@ -102,7 +102,7 @@ def _type(annotation: Any) -> str:
     parts = [part for part in typing.get_args(annotation) if part is not type(None)]
     if parts:
         return " or ".join(_type(part) for part in parts)
-    return {str: "text", int: "whole number", float: "number", Path: "path"}[annotation]
+    return {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path"}[annotation]
 
 
 def _default(field: FieldInfo) -> str:

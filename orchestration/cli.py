@@ -124,13 +124,15 @@ def up(
         str | None,
         typer.Option(
             help="Where prices come from: [bold]auto[/bold] (Binance if it answers, else the simulator), "
-            "[bold]binance[/bold], [bold]simulator[/bold] or [bold]replay:FILE[/bold].",
+            "[bold]binance[/bold], [bold]simulator[/bold] or [bold]replay:FILE[/bold], a recording as for replay.",
             show_default="auto",
         ),
     ] = None,
     speed: Annotated[
         str | None, typer.Option(help="Of a replay: 1 as recorded, N times that, or max.", show_default="1")
     ] = None,
+    sort: Annotated[bool | None, typer.Option("--sort/--no-sort", help="Of a replay: as for replay.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Of a replay: as for replay.")] = None,
     symbols: Annotated[
         str | None, typer.Option(help="Trading pairs, separated by commas.", show_default="BTCUSDT")
     ] = None,
@@ -145,7 +147,16 @@ def up(
 
     The first start fetches what is missing. A later one goes on where the last one stopped.
     """
-    settings = _settings(of_running_stack=False, source=source, speed=speed, symbols=symbols, home=home, port=port)
+    settings = _settings(
+        of_running_stack=False,
+        source=source,
+        speed=speed,
+        replay_sort=sort,
+        replay_symbol=symbol,
+        symbols=symbols,
+        home=home,
+        port=port,
+    )
     from orchestration import stack
     from orchestration.local.artifacts import FetchFailed
     from orchestration.local.checks import find_problems
@@ -323,50 +334,85 @@ def doctor(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="JSON lines of ticks, plain or .gz.", exists=True, dir_okay=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The recording; - for standard input.")],
     speed: Annotated[
         str | None, typer.Option(help="1 as recorded, N times that, or max.", show_default="max; 1 with --now")
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Shift the timestamps so that the first tick is now.")] = False,
+    sort: Annotated[
+        bool | None,
+        typer.Option(
+            "--sort/--no-sort",
+            help="Send the ticks in the order of their timestamps, or as they are.",
+            show_default="as they are, after asking if many would be late",
+        ),
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="Of rows of Binance's archive, where the file's name does not tell it.")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Send a recording into the running stack, next to its own source, and return when all is delivered.
 
-    A line of it is a tick such as
+    A recording is a file with a tick such as this on each line:
 
     {"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38Z"}
 
-    Every line is delivered. What is no tick goes into the table [bold]rejects[/bold] with the reason, and how many
-    there are is said at the end. With its recorded timestamps it suits symbols that have no newer prices yet: ticks
-    older than those of their own symbol already there are late. Sent again, it goes on behind the last line that is
-    there.
+    Or it is a file of Binance's public archive as it is: trades, aggregated trades or candlesticks, each of which is a
+    tick at its close time. Both may be plain or packed in gzip, bzip2, zstd or zip.
+
+    Before anything is sent it is said how many ticks there are, which lines are no ticks, and how many ticks will be
+    late and have no results. Every line is delivered; what is no tick goes into the table [bold]rejects[/bold] with the
+    reason. A file without a tick among its first lines is refused.
+
+    With its recorded timestamps it suits symbols that have no newer prices yet: ticks older than those of their own
+    symbol already there are late. Sent again, also when it has grown, it goes on behind the last line that is there.
     """
-    speed = speed or ("1" if now else "max")
-    settings = _settings(home=home, speed=speed)
+    from producer.recordings.errors import RecordingError
+    from producer.recordings.location import path_of
+
+    settings = _settings(
+        home=home, speed=speed or ("1" if now else "max"), replay_sort=bool(sort), replay_symbol=symbol or ""
+    )
     from orchestration.local.instance import holder
-    from orchestration.recording import look_through, sentences
-    from orchestration.replay import ReplayFailed, send
-    from producer.lines import RecordingError
+    from orchestration.replay import NotSent, ReplayFailed, send
+    from producer.recordings.question import Answer, Found
 
     if holder(settings.home) is None:
         raise _failure(f"nothing runs with the home {settings.home}: start it with `tickhouse up`")
-    lateness = settings.lateness_seconds
     # However it is asked to stop, the producer behind it is stopped cleanly.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _out.status("Connecting") as spinner:
+        with _out.status("Reading the recording") as spinner:
 
             def progress(sent: int, acknowledged: int, last_timestamp: str | None) -> None:
-                spinner.update(f"{sent:,} sent, {acknowledged:,} acknowledged, up to {last_timestamp or '…'}")
+                if sent:
+                    spinner.update(f"{sent:,} sent, {acknowledged:,} acknowledged, up to {last_timestamp or '…'}")
 
-            delivered = send(settings, file.absolute(), shift_to_now=now, progress=progress)
-            spinner.update("Looking through what was sent")
-            found = look_through(file, None if now else time.time_ns() // 1_000_000, round(lateness * 1_000))
+            def decide(found: Found) -> Answer:
+                spinner.stop()
+                _say_all(found.sentences)
+                answer = Answer.send
+                if found.late and sort is None and sys.stdin.isatty():
+                    if found.late_unsorted and typer.confirm("Send it sorted?", default=True):
+                        answer = Answer.sort
+                    elif not typer.confirm("Send it as it is?"):
+                        answer = Answer.stop
+                spinner.start()
+                return answer
+
+            told = send(settings, path_of(file), shift_to_now=now, progress=progress, decide=decide)
+    except NotSent:
+        raise _failure("nothing is sent") from None
     except (ReplayFailed, RecordingError) as error:
         raise _failure(f"{error}") from error
     except KeyboardInterrupt:
         raise _failure("stopped; send it again to go on where it was") from None
-    for sentence in sentences(file, delivered, found, lateness_seconds=lateness, shifted=now, speed=speed):
+    _say_all(told)
+
+
+def _say_all(sentences: list[str]) -> None:
+    for sentence in sentences:
         _out.print(f"{sentence}.", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -46,7 +46,7 @@ PARTS = (
     Part("lakehouse", "Delta tables", (*TABLES, gap_table.NAME, backfill_table.NAME)),
     Part("checkpoints", "progress of the streams", tuple(query for job in JOBS.values() for query in job.queries)),
     Part("dagster", "runs and events", ("*.yaml", "history", "schedules", "storage", "logs", ".*")),
-    Part("run", "records of processes", ("*.json", ".*.json.*", "*.lock")),
+    Part("run", "records of processes", ("*.json", ".*.json.*", "*.lock", "recording", "input")),
     Part("tmp", "temporary files", ("*",)),
     Part("locks", "locks of tables", ("*.lock",)),
     Part("logs", "logs", ("*.log", "*.log.1")),

@@ -1,22 +1,25 @@
 """Sends a recording into a running stack, beside the stack's own producer.
 
 Belongs here: running a second producer, with a heartbeat of its own, until it ends. Does not belong here: what it sends
-and how (`producer`), or showing progress (`cli`).
+and what it says of it (`producer`), or showing that (`cli`).
 """
 
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestration import endings, processes
 from orchestration.settings import OrchestrationSettings
+from producer.recordings.errors import RecordingError
+from producer.recordings.location import Location, readable_again
+from producer.recordings.question import ASK_OPTION, Answer, Found
 from spark_jobs.file_lock import LockHeld, held
 from tickhouse import environment
 from tickhouse.environment import PREFIX
@@ -24,73 +27,101 @@ from tickhouse.environment import PREFIX
 _LOOK_SECONDS = 0.2
 _PRODUCER = "producer"
 
+Progress = Callable[[int, int, str | None], None]
+Decide = Callable[[Found], Answer]
+
 
 class ReplayFailed(RuntimeError):
     """The recording is not delivered completely; the text says why."""
 
 
-def send(
-    settings: OrchestrationSettings,
-    file: Path,
-    *,
-    shift_to_now: bool,
-    progress: Callable[[int, int, str | None], None],
-) -> int:
-    """Send `file` to the stack of `settings` at its speed; returns how many messages were delivered by this call.
+class NotSent(Exception):
+    """Nothing was sent, as the answer to what was found was to stop."""
 
-    `progress` is told messages sent, messages acknowledged and the last timestamp. Raises ReplayFailed. An exception
-    in the meantime, KeyboardInterrupt above all, stops the producer cleanly.
+
+def send(
+    settings: OrchestrationSettings, file: Path, *, shift_to_now: bool, progress: Progress, decide: Decide
+) -> list[str]:
+    """Send `file` to the stack of `settings` at its speed; returns what there is to say of what was delivered.
+
+    `progress` is told messages sent, messages acknowledged and the last timestamp; `decide` is asked once it is known
+    what is in the recording. Raises ReplayFailed, or NotSent. An exception in the meantime, KeyboardInterrupt above
+    all, stops the producer cleanly.
     """
     folder = settings.home / "replay"
     try:
         # Two would share the heartbeat, by which it is known what is delivered.
-        with held(folder / "replay.lock", 0):
-            return _send(settings, file, folder, shift_to_now=shift_to_now, progress=progress)
+        with held(folder / "replay.lock", 0), readable_again(file, folder / "input") as place:
+            return _send(settings, place, folder, shift_to_now=shift_to_now, progress=progress, decide=decide)
     except LockHeld:
         raise ReplayFailed("another recording is being sent: wait for its end, or stop it") from None
+    except RecordingError as error:
+        raise ReplayFailed(str(error)) from error
 
 
 def _send(
     settings: OrchestrationSettings,
-    file: Path,
+    place: Location,
     folder: Path,
     *,
     shift_to_now: bool,
-    progress: Callable[[int, int, str | None], None],
-) -> int:
+    progress: Progress,
+    decide: Decide,
+) -> list[str]:
     _end_left_behind(folder)
     log = folder / "replay.log"
     decided = {
         "home": str(folder),
         "kafka_bootstrap": settings.kafka_bootstrap,
-        "source": f"replay:{file}",
+        "source": f"replay:{place.path}",
         "speed": settings.speed,
         "replay_timestamps": "now" if shift_to_now else "recorded",
+        "replay_name": place.name,
+        "replay_symbol": settings.replay_symbol,
+        "replay_sort": str(settings.replay_sort),
+        "lateness_seconds": str(settings.lateness_seconds),
     }
     scratch = environment.scratch_folder(settings.home)
     variables = environment.child_environment(os.environ, scratch, environment.find_account(os.environ, scratch))
     variables |= {f"{PREFIX}{name.upper()}": value for name, value in decided.items()}
-    command = [sys.executable, "-m", "producer"]
+    command = [sys.executable, "-m", "producer", ASK_OPTION]
     with log.open("wb") as output:
         producer = subprocess.Popen(
-            command, env=variables, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, env=variables, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output
         )
+    answer = Answer.send
     try:
         processes.record(folder, _PRODUCER, producer, command, log)
-        while producer.poll() is None:
-            seen = _heartbeat(folder, producer.pid)
-            progress(seen.get("sent", 0), seen.get("acknowledged", 0), seen.get("last_timestamp"))
-            time.sleep(_LOOK_SECONDS)
+        with selectors.DefaultSelector() as selector:
+            assert producer.stdin is not None
+            assert producer.stdout is not None
+            selector.register(producer.stdout, selectors.EVENT_READ)
+            while selector.get_map():
+                if selector.select(_LOOK_SECONDS):
+                    line = producer.stdout.readline()
+                    if line:
+                        answer = decide(Found.model_validate_json(line))
+                        producer.stdin.write(f"{answer}\n".encode())
+                        producer.stdin.flush()
+                    else:
+                        selector.unregister(producer.stdout)
+                seen = _heartbeat(folder, producer.pid)
+                progress(seen.get("sent", 0), seen.get("acknowledged", 0), seen.get("last_timestamp"))
+        producer.wait()
+    except BrokenPipeError:
+        producer.wait()
     except BaseException:
         producer.send_signal(signal.SIGTERM)
-        producer.wait()
+        producer.communicate()
         raise
     seen = _heartbeat(folder, producer.pid)
+    if seen.get("state") == "stopped" and answer == Answer.stop:
+        raise NotSent
     if seen.get("state") != "ended":
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         ended = f"it ended {endings.told('producer', producer.returncode)}; see {log}"
         raise ReplayFailed(seen.get("error") or (ended if producer.returncode < 0 or not lines else lines[-1]))
-    return int(seen["acknowledged"])
+    return list(seen["delivered"])
 
 
 def end_left_behind(home: Path) -> int | None:

@@ -24,6 +24,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from orchestration.mongo_address import without_secrets
 from orchestration.processes import write_json
+from producer.recordings.errors import RecordingError
+from producer.recordings.location import path_of
 from spark_jobs.kafka_access import KafkaSettings
 from tickhouse.environment import PREFIX, in_the_cloud
 from tickhouse.settings import LocationSetting, PathSetting, absolute
@@ -96,7 +98,13 @@ class OrchestrationSettings(KafkaSettings):
     speed: str = "1"
     """How fast a recording is replayed: `1` as recorded, `N` times that, `max` as fast as it goes."""
     replay_timestamps: Literal["recorded", "now"] = "recorded"
-    """Whether a replay keeps its timestamps or shifts all of them so that the first is now."""
+    """Whether a replay keeps its timestamps or shifts all of them so that the first tick's is now."""
+    replay_symbol: str = ""
+    """The symbol of a recording of Binance's archive whose file name does not tell it."""
+    replay_name: str = ""
+    """What messages call a recording that was read from a pipe; its path when left out."""
+    replay_sort: bool = False
+    """Whether a recording is put in the order of its timestamps before it is sent."""
     step_ms: Annotated[int, Field(ge=1)] = 100
     """Milliseconds from one poll to the next."""
     lateness_seconds: Annotated[float, Field(ge=0)] = 10
@@ -148,7 +156,16 @@ class OrchestrationSettings(KafkaSettings):
         kind, _, file = value.partition(":")
         if kind != "replay" or not file:
             raise ValueError("is one of auto, binance, simulator or replay:FILE")
-        return f"replay:{absolute(Path(file))}"
+        try:
+            return f"replay:{path_of(file)}"
+        except RecordingError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def replay_file(self) -> Path | None:
+        """The recording that is the source; None when it is none."""
+        kind, _, file = self.source.partition(":")
+        return Path(file) if kind == "replay" else None
 
     @field_validator("speed")
     @classmethod

@@ -41,6 +41,9 @@ from orchestration.status import Status, collect
 from orchestration.streams import STOP_SECONDS, StreamError, Streams
 from producer.answers import Refusal, read_answer
 from producer.exchange import PriceClient
+from producer.heartbeat import utc_text
+from producer.recordings.errors import RecordingError
+from producer.recordings.location import readable_again
 from spark_jobs.jobs import JOBS, TOPICS
 from spark_jobs.stopping import StopRequest
 
@@ -95,11 +98,12 @@ def bring_up(
         _end_leftovers(settings.home, say)
         # What killed programs had unpacked there, nobody else removes.
         shutil.rmtree(settings.home / "tmp", ignore_errors=True)
-        stack = _Stack(settings, ui, say, stop)
         try:
-            raise_limits()
-            stack.start(progress)
-            stack.watch(ready, waiting)
+            with _readable_source(settings) as settings:
+                stack = _Stack(settings, ui, say, stop)
+                raise_limits()
+                stack.start(progress)
+                stack.watch(ready, waiting)
         except Stopped:
             pass
         except STARTUP_FAILURES:
@@ -211,12 +215,33 @@ def _end_leftovers(home: Path, say: Say) -> None:
         say(f"Stopped {left} processes that an earlier start had left behind")
 
 
+@contextmanager
+def _readable_source(settings: OrchestrationSettings) -> Iterator[OrchestrationSettings]:
+    """The settings with a source that a producer can read again whenever it starts. Raises StackError."""
+    file = settings.replay_file
+    if file is None:
+        yield settings
+        return
+    try:
+        with readable_again(file, settings.home / "run" / "input") as place:
+            if place.path != file:
+                # Loaded for a pipe only, whose content no check before the start could see.
+                from producer.recordings.recording import Recording
+
+                Recording(place, settings.replay_symbol or None)
+            yield settings.model_copy(update={"source": f"replay:{place.path}", "replay_name": place.name})
+    except RecordingError as error:
+        raise StackError(str(error)) from error
+
+
 class _Stack:
     def __init__(self, settings: OrchestrationSettings, ui: bool, say: Say, stop: StopRequest) -> None:
         self._settings = settings
         self._home = settings.home
         self._say = say
         self._stop = stop
+        self._began = utc_text(time.time())
+        self._told: set[str] = set()
         self._java = find_java(os.environ)
         self._ports = services.choose_ports(settings, ui=ui)
 
@@ -276,6 +301,7 @@ class _Stack:
         arrived = False
         while not self._stop.wait(_LOOK_SECONDS):
             self._keeper.look()
+            self._tell_of_recording()
             if not arrived:
                 status = collect(self._settings)
                 arrived, sentence = arrival.judge(status)
@@ -285,12 +311,24 @@ class _Stack:
                     waiting(sentence)
         raise Stopped
 
+    def _tell_of_recording(self) -> None:
+        """Say what the producer says of its recording, before it sends it and after."""
+        if self._settings.replay_file is None:
+            return
+        heartbeat = processes.read_heartbeat(self._home, "producer") or {}
+        if heartbeat.get("written_at", "") < self._began:  # an earlier start's
+            return
+        for sentence in [*heartbeat.get("found", ()), *heartbeat.get("delivered", ())]:
+            if sentence not in self._told:
+                self._told.add(sentence)
+                self._say(sentence)
+
     def _choose_source(self) -> tuple[str, str | None, str | None]:
         """The source, what has to be said of it, and where the exchange is."""
         settings = self._settings
         url = settings.binance_url or _BINANCE_URL
-        if settings.source.startswith("replay:"):
-            return settings.source, f"a recording, {settings.source.removeprefix('replay:')}", None
+        if settings.replay_file is not None:
+            return settings.source, f"a recording, {settings.replay_name}", None
         if settings.source == "binance":
             return "binance", None, url
         simulated = f"http://127.0.0.1:{self._ports.simulator}"

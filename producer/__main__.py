@@ -14,22 +14,28 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kafka.errors import KafkaError  # type: ignore[import-untyped]
 from pydantic import SecretStr, ValidationError
 
 from producer.heartbeat import Heartbeat, Progress
-from producer.kafka_access import client_security
-from producer.lines import RecordingError
+from producer.kafka_access import client_security, librdkafka_security
 from producer.publish import DeliveryError, Publisher, Stopped
-from producer.resume import ResumeError
+from producer.recordings.errors import RecordingError, ResumeError
+from producer.recordings.question import ASK_OPTION, Answer, Found
 from producer.settings import ProducerSettings
-from producer.sources import HopelessRequestError, PollingSource, ReplaySource
+from producer.sources import HopelessRequestError, PollingSource
+
+if TYPE_CHECKING:
+    from producer.replay import ReplaySource
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_Source = Callable[[Publisher, Progress, threading.Event], "PollingSource | ReplaySource"]
 
 _log = logging.getLogger("producer")
 
@@ -84,8 +90,8 @@ def _run(settings: ProducerSettings, run_folder: Path, stop: threading.Event) ->
 
 
 def _produce(settings: ProducerSettings, run_folder: Path, progress: Progress, stop: threading.Event) -> int:
-    if settings.replay_file is not None and not settings.replay_file.is_file():
-        raise RecordingError(f"there is no file {settings.replay_file} to replay")
+    # Before the broker is waited for: what cannot be replayed is told at once.
+    source = _polling(settings, run_folder) if settings.replay_file is None else _replay(settings, run_folder)
     progress.change("waiting", f"connecting to the broker at {settings.kafka_bootstrap}")
     try:
         publisher = Publisher(
@@ -104,14 +110,12 @@ def _produce(settings: ProducerSettings, run_folder: Path, progress: Progress, s
     try:
         ended = False
         try:
-            ended = _source(settings, run_folder, publisher, progress, stop).run()
+            ended = source(publisher, progress, stop).run()
         except Stopped:
             _log.info("told to stop while waiting")
         except (HopelessRequestError, RecordingError):
             publisher.flush(settings.flush_seconds)
             raise
-        except KafkaError as error:
-            raise DeliveryError(f"the broker could not be asked how far an earlier run got: {error}") from error
         publisher.flush(settings.flush_seconds)
         progress.change("ended" if ended else "stopped")
         return 0
@@ -119,39 +123,46 @@ def _produce(settings: ProducerSettings, run_folder: Path, progress: Progress, s
         publisher.close()
 
 
-def _source(
-    settings: ProducerSettings, run_folder: Path, publisher: Publisher, progress: Progress, stop: threading.Event
-) -> PollingSource | ReplaySource:
-    if settings.replay_file is None:
-        return PollingSource(
-            settings.binance_url,
-            settings.symbols,
-            settings.step_ms,
-            settings.answer_seconds,
-            run_folder / "producer.pause.json",
-            publisher,
-            progress,
-            stop,
-        )
-    shift_to_now = settings.replay_timestamps == "now"
-    if shift_to_now and settings.speed not in ("1", "1.0"):
-        _log.warning(
-            "at speed %s the shifted timestamps run ahead of the clock, and what is more than a minute ahead is "
-            "rejected downstream; TICKHOUSE_SPEED=1 keeps them together",
-            settings.speed,
-        )
-    return ReplaySource(
-        settings.replay_file,
-        settings.kafka_bootstrap,
-        client_security(settings),
-        settings.ticks_topic,
-        settings.speed_factor,
-        shift_to_now,
+def _polling(settings: ProducerSettings, run_folder: Path) -> _Source:
+    return partial(
+        PollingSource,
+        settings.binance_url,
+        settings.symbols,
         settings.step_ms,
-        publisher,
-        progress,
-        stop,
+        settings.answer_seconds,
+        run_folder / "producer.pause.json",
     )
+
+
+def _replay(settings: ProducerSettings, run_folder: Path) -> _Source:
+    # Loaded for a replay only: polling does without what it needs.
+    from producer.recordings.location import location
+    from producer.recordings.recording import Recording
+    from producer.replay import ReplaySource
+
+    assert settings.replay_file is not None
+    source = partial(
+        ReplaySource,
+        Recording(location(settings.replay_file, settings.replay_name), settings.replay_symbol or None),
+        bootstrap=settings.kafka_bootstrap,
+        security=librdkafka_security(settings),
+        topic=settings.ticks_topic,
+        speed=settings.speed_factor,
+        shift_to_now=settings.replay_timestamps == "now",
+        sort=settings.replay_sort,
+        folder=run_folder / "recording",
+        step_ms=settings.step_ms,
+        lateness_seconds=settings.lateness_seconds,
+        ask=_ask if ASK_OPTION in sys.argv else None,
+    )
+    return lambda publisher, progress, stop: source(publisher=publisher, progress=progress, stop=stop)
+
+
+def _ask(found: Found) -> Answer:
+    """Say what was found to whoever started this process, and wait for the answer; their end is a no."""
+    sys.stdout.write(f"{found.model_dump_json()}\n")
+    sys.stdout.flush()
+    return Answer(sys.stdin.readline().strip() or Answer.stop)
 
 
 def _stop_event() -> threading.Event:

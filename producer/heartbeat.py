@@ -58,6 +58,10 @@ class Progress:
         self.missed = 0
         """Polls not made because an earlier one took too long."""
         self.last_timestamp: str | None = None
+        self.found: list[str] = []
+        """What there was to say of a recording before it was sent."""
+        self.delivered: list[str] = []
+        """What there was to say of it once it was sent."""
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -100,6 +104,8 @@ class Progress:
                 "failures": dict(self._failures),
                 "last_timestamp": self.last_timestamp,
                 "note": self.note,
+                "found": self.found,
+                "delivered": self.delivered,
             }
 
 

@@ -90,6 +90,18 @@ def client_security(settings: KafkaSettings) -> dict[str, str]:
     return options
 
 
+def librdkafka_security(settings: KafkaSettings) -> dict[str, str]:
+    """The same in the names of librdkafka, which reads the topic before a replay."""
+    names = {
+        "security_protocol": "security.protocol",
+        "ssl_cafile": "ssl.ca.location",
+        "sasl_mechanism": "sasl.mechanism",
+        "sasl_plain_username": "sasl.username",
+        "sasl_plain_password": "sasl.password",
+    }
+    return {names[name]: value for name, value in client_security(settings).items()}
+
+
 def _is_loopback(address: str) -> bool:
     try:
         host = urlsplit(f"//{address.strip()}").hostname or ""

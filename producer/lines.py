@@ -1,111 +1,37 @@
-"""The lines of a recording: reading them, finding key, partition and time, shifting the time.
+"""The lines of a recording on their way out: key, partition, and the shift to another time.
 
-Belongs here: bytes in, bytes out. Does not belong here: pacing (`schedule`), what is already on the topic
-(`resume`), sending (`publish`). Whether a line is a good tick is not decided here: bad ones are replayed too.
+Belongs here: bytes in, bytes out. Does not belong here: reading files (`recordings`), pacing (`schedule`), what is
+already on the topic (`resume`), sending (`publish`). What is a tick is decided by the accept rule alone.
 """
 
 from __future__ import annotations
 
-import datetime
-import gzip
-import hashlib
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeGuard, cast
+from collections.abc import Callable
 
 from producer.ticks import timestamp_text
+from tickhouse.contract.strict_json import NotJson, object_members
 
-LONGEST_LINE = 900_000
-"""Bytes; a broker takes messages of about 1 MB unless it is told otherwise."""
-
-_GZIP_MAGIC = b"\x1f\x8b"
-# What every well-behaved producer writes; all else takes the thorough path to the same answer.
-_CANONICAL = re.compile(
-    rb'\{"symbol":"([A-Za-z0-9._-]{1,32})","price":[0-9.]{1,20},'
-    rb'"timestamp":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9.]{2,12}(?:Z|\+00:00))"\}'
-)
-_TIMESTAMP_MEMBER = re.compile(rb'"timestamp"[ \t\r]*:[ \t\r]*"([^"\\]*)"')
-_FRACTION = re.compile(r"\.([0-9]{1,9})")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_FRACTION = re.compile(r"\.[0-9]{3}([0-9]{1,3})")
+# How every well-behaved producer writes a tick; all else takes the thorough path to the same answer.
+_CANONICAL = re.compile(r'\{"symbol":"[^"\\]*","price":[0-9.]+,"timestamp":("[^"\\]*")\}')
 
 
-class RecordingError(Exception):
-    """The recording cannot be replayed; the text says why and what to do."""
-
-
-class Recording(NamedTuple):
-    """What a first pass over the file found: `digest` of its content (unzipped, hexadecimal), number of `lines`."""
-
-    digest: str
-    lines: int
-
-
-class Line(NamedTuple):
-    """What is in a line, as far as there is any: the `symbol` as a key, the time in microseconds since the epoch."""
-
-    key: bytes | None
-    time: int | None
-
-
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, plain or gzipped, without their newlines.
-
-    Lines end at a newline byte and nowhere else, and are not touched otherwise; an empty line is an empty line, and
-    a newline at the very end does not begin another. Raises RecordingError.
-    """
-    number = 0
+def key_of(line: bytes) -> bytes | None:
+    """The key of any line: its symbol, as far as the rule's own reader finds one, however bad the line is otherwise."""
     try:
-        with _open(path) as file:
-            while line := file.readline(LONGEST_LINE + 2):
-                number += 1
-                line = line[:-1] if line.endswith(b"\n") else line
-                if len(line) > LONGEST_LINE:
-                    raise RecordingError(
-                        f"line {number} of {path} is longer than {LONGEST_LINE} bytes: no broker takes it"
-                    )
-                yield line
-    except FileNotFoundError:
-        raise RecordingError(f"there is no file {path} to replay") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordingError(f"{path} cannot be read after line {number}: {error}; is it complete?") from error
-
-
-def survey(path: Path) -> Recording:
-    """Read the whole file once: its identity, and that all of it can be read. Raises RecordingError."""
-    digest = ContentDigest()
-    for line in read_lines(path):
-        digest.add(line)
-    return Recording(digest.text(), digest.lines)
-
-
-class ContentDigest:
-    """Identifies a sequence of lines, whatever the file was compressed with."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.lines = 0
-
-    def add(self, line: bytes) -> None:
-        self._hash.update(line + b"\n")
-        self.lines += 1
-
-    def text(self) -> str:
-        return self._hash.hexdigest()[:32]
-
-
-def inspect_line(line: bytes) -> Line:
-    """Find symbol and time in a line, leniently: a line that is not what it should be has neither."""
-    match = _CANONICAL.fullmatch(line)
-    if match is not None:
-        return Line(match.group(1), parse_time(match.group(2).decode()))
-    document = _parse(line)
-    if document is None:
-        return Line(None, None)
-    symbol, time = document.get("symbol"), document.get("timestamp")
-    return Line(_encode(symbol), parse_time(time) if _is_string(time) else None)
+        members = object_members(line.decode("utf-8")) or []
+    except (UnicodeDecodeError, NotJson):
+        return None
+    symbols = [member.string for member in members if member.name == "symbol"]
+    try:
+        return symbols[-1].encode() if symbols and symbols[-1] is not None else None
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
+        return None
 
 
 def partition_of(line: bytes, key: bytes | None, partitions: int, key_partition: Callable[[bytes], int]) -> int:
@@ -113,64 +39,33 @@ def partition_of(line: bytes, key: bytes | None, partitions: int, key_partition:
     return zlib.crc32(line) % partitions if key is None else key_partition(key)
 
 
-def parse_time(text: str) -> int | None:
-    """Microseconds since the epoch of an ISO 8601 time, or None; without an offset it counts as UTC."""
-    try:
-        # Python takes six decimals; what is finer is cut off.
-        moment = datetime.datetime.fromisoformat(_FRACTION.sub(lambda match: "." + match.group(1)[:6], text))
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=datetime.UTC)
-        return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
-    except (ValueError, OverflowError):
-        return None
+def shift_tick(line: bytes, timestamp_ms: int, shift_us: int) -> bytes:
+    """A tick with its timestamp, known in milliseconds, moved by `shift_us`, and all else as it was.
 
-
-def shift_line(line: bytes, shift: int) -> bytes:
-    """The line with its timestamp moved by `shift` microseconds and all else as it was.
-
-    A line in which no timestamp, or more than one, is found comes back unchanged.
+    A time that cannot be written then stays as it is.
     """
-    members = _TIMESTAMP_MEMBER.findall(line)
-    document = _parse(line)
-    if document is None or len(members) != 1 or document.get("timestamp") != members[0].decode("utf-8", "replace"):
-        return line
-    time = inspect_line(line).time
-    if time is None:
-        return line
+    text = line.decode("utf-8")
+    begin, end = _timestamp_span(text)
+    fraction = _FRACTION.search(text, begin, end)
+    microseconds = int(fraction[1].ljust(3, "0")) if fraction else 0
     try:
-        text = timestamp_text((time + shift) * 1_000)
+        shifted = timestamp_text((timestamp_ms * 1_000 + microseconds + shift_us) * 1_000)
     except OverflowError:
         return line
-    match = _TIMESTAMP_MEMBER.search(line)
-    assert match is not None
-    return line[: match.start(1)] + text.encode() + line[match.end(1) :]
+    return f'{text[:begin]}"{shifted}"{text[end:]}'.encode()
 
 
-class _Number(str):
-    """The text of a JSON number: not a string, and of any length."""
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(line.decode("utf-8"), parse_int=_Number, parse_float=_Number)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _is_string(content: object) -> TypeGuard[str]:
-    return isinstance(content, str) and not isinstance(content, _Number)
-
-
-def _encode(symbol: object) -> bytes | None:
-    try:
-        return symbol.encode() if _is_string(symbol) else None
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
-        return None
-
-
-def _open(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    magic = file.read(2)
-    file.seek(0)
-    return cast(IO[bytes], gzip.open(file)) if magic == _GZIP_MAGIC else file
+def _timestamp_span(text: str) -> tuple[int, int]:
+    """Where the value of a tick's timestamp stands, quotes and all; its name may be written in many ways."""
+    match = _CANONICAL.fullmatch(text)
+    if match is not None:
+        return match.span(1)
+    strings = list(_STRING.finditer(text))
+    for name, value in itertools.pairwise(strings):
+        begin, end = value.span()
+        if text[name.end() : begin].strip(" \t\r\n") == ":" and json.loads(name[0]) == "timestamp":
+            # One of a nested object is no member of the tick: changed, it changes nothing that the rule reads.
+            changed = object_members(f'{text[:begin]}"?"{text[end:]}') or ()
+            if any(member.name == "timestamp" and member.string == "?" for member in changed):
+                return begin, end
+    raise AssertionError("a tick has a timestamp")

@@ -53,6 +53,28 @@ class Pace:
         return max(now, began + (recorded - start) / self._speed)
 
 
+class Outlook:
+    """When the lines of a recording will be sent, as far as that can be told beforehand."""
+
+    def __init__(self, now_ms: int, speed: float | None) -> None:
+        """`speed` is in recorded seconds per second, None for as fast as it goes: then all are sent now."""
+        self._now = now_ms / 1e3
+        self._pace = None if speed is None else Pace(speed)
+        self._due = self._now
+
+    def sent_ms(self, recorded_ms: list[int | None]) -> list[int]:
+        """When some further lines will be sent that were recorded at these times, in milliseconds since the epoch."""
+        pace = self._pace
+        if pace is None:
+            return [round(self._now * 1e3)] * len(recorded_ms)
+        sent = []
+        for _, recorded in plausible_times((None, None if time is None else time / 1e3) for time in recorded_ms):
+            if recorded is not None:
+                self._due = pace.due(recorded, self._due)
+            sent.append(round(self._due * 1e3))
+        return sent
+
+
 PLAUSIBLE_GAP_SECONDS = 60.0
 _HELD_LINES = 1_000  # how many lines without a time are looked past before the jump is taken for a stray
 

@@ -30,7 +30,7 @@ class ProducerSettings(KafkaSettings):
     ticks_topic: str = "btc-price"
     """The topic; the stream jobs read `btc-price`, so another name is of use only in tests."""
     source: str = "binance"
-    """`binance`, or `replay:` and the path of a file of JSON lines, plain or gzipped."""
+    """`binance`, or `replay:` and the path of a recording."""
     binance_url: str = "https://api.binance.com"
     """Where `/api/v3/ticker/price` is asked for; the simulator's address for a run without the internet."""
     symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT",)
@@ -42,7 +42,15 @@ class ProducerSettings(KafkaSettings):
     speed: str = "1"
     """How fast a recording is replayed: `1` as recorded, `N` times that, `max` as fast as it goes."""
     replay_timestamps: Literal["recorded", "now"] = "recorded"
-    """Whether a replay keeps its timestamps or shifts all of them so that the first is now."""
+    """Whether a replay keeps its timestamps or shifts all of them so that the first tick's is now."""
+    replay_symbol: str = ""
+    """The symbol of a recording of Binance's archive whose file name does not tell it."""
+    replay_name: str = ""
+    """What messages call a recording that was read from a pipe; its path when left out."""
+    replay_sort: bool = False
+    """Whether a recording is put in the order of its timestamps before it is sent."""
+    lateness_seconds: float = Field(10, ge=0)
+    """How far behind a symbol's largest timestamp a tick may be; what is said of a recording depends on it."""
     broker_wait_seconds: float = Field(120, gt=0)
     """How long to wait at the start for the broker and the topic."""
     delivery_seconds: float = Field(1_800, ge=60)

@@ -1,7 +1,7 @@
-"""The two sources of ticks, each a loop that ends when it is told to stop: polling an exchange, replaying a recording.
+"""Polling an exchange: a loop that ends when it is told to stop.
 
 Belongs here: reading clocks, waiting, and putting the parts together. Does not belong here: any decision that can be
-made without a clock or a connection (`schedule`, `answers`, `lines`, `ticks`).
+made without a clock or a connection (`schedule`, `answers`, `ticks`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from producer.answers import LONGEST_BAN_SECONDS, Hopeless, Prices, pause_after
 from producer.heartbeat import Progress, utc_text, write_json
-from producer.lines import ContentDigest, RecordingError, inspect_line, partition_of, read_lines, shift_line, survey
 from producer.market import Market, Outcome
 from producer.publish import Publisher
-from producer.resume import HEADER, Position, Reached, find_reached
-from producer.schedule import Pace, next_poll, plausible_times
+from producer.schedule import next_poll
 from producer.ticks import NANOSECONDS_PER_MS, Identities, floor_to_step, tick_message
 
 _SLICE_SECONDS = 1.0  # how often a long wait looks at how the broker does
@@ -79,7 +75,7 @@ class PollingSource:
                 if not self._publisher.has_room():
                     # Not asked: a price that cannot be kept would be lost. The step counts as missed.
                     self._progress.missed += 1
-                    _report_broker(self._publisher, self._progress)
+                    report_broker(self._publisher, self._progress)
                     continue
                 pause = self._take(self._market.poll())
                 if pause is not None:
@@ -149,7 +145,7 @@ class PollingSource:
             faults = (
                 f"no price of {', '.join(self._faults)}: {next(iter(self._faults.values()))}" if self._faults else None
             )
-            _report_broker(self._publisher, self._progress, faults)
+            report_broker(self._publisher, self._progress, faults)
 
     def _wait_until(self, due: float) -> bool:
         """Wait for a moment on the monotonic clock, in seconds; False when told to stop."""
@@ -185,140 +181,7 @@ class PollingSource:
             _log.error("the pause cannot be written down, a restart would not know of it: %s", error)
 
 
-class _Step(NamedTuple):
-    """One line of a recording on its way out."""
-
-    number: int
-    line: bytes
-    key: bytes | None
-    partition: int
-
-
-class ReplaySource:
-    """Replays a recording, each line exactly once on the topic, however often the replay is killed and started."""
-
-    def __init__(
-        self,
-        path: Path,
-        bootstrap: str,
-        security: Mapping[str, str],
-        topic: str,
-        speed: float | None,
-        shift_to_now: bool,
-        step_ms: int,
-        publisher: Publisher,
-        progress: Progress,
-        stop: threading.Event,
-    ) -> None:
-        """`speed` is in recorded seconds per second, None for as fast as it goes."""
-        self._path = path
-        self._bootstrap = bootstrap
-        self._security = security
-        self._topic = topic
-        self._speed = speed
-        self._shift_to_now = shift_to_now
-        self._step_us = step_ms * 1_000
-        self._publisher = publisher
-        self._progress = progress
-        self._stop = stop
-        self._digest = ContentDigest()
-        self._last_us: int | None = None
-        self._report_at = 0.0
-
-    def run(self) -> bool:
-        """Replay; True when every line of the recording is on the topic and confirmed, False when told to stop.
-
-        Raises RecordingError, ResumeError, DeliveryError, Stopped.
-        """
-        recording = survey(self._path)
-        replay = f"{recording.digest}-{'now' if self._shift_to_now else 'recorded'}"
-        reached = find_reached(
-            self._bootstrap,
-            self._security,
-            self._topic,
-            replay,
-            self._publisher.partitions,
-            lambda: not self._stop.is_set(),
-        )
-        if self._stop.is_set():
-            return False
-        shift = self._shift(reached)
-        if any(reached.lines.values()):
-            _log.info("an earlier run of this replay got to line %d", max(reached.lines.values()))
-        self._progress.change("running")
-        position = Position(replay, self._publisher.partitions, 0, shift)
-        for step, time_us in self._paced(reached):
-            line = shift_line(step.line, shift) if shift else step.line
-            header = position._replace(line=step.number).header()
-            self._publisher.send(step.key, line, step.partition, [(HEADER, header)])
-            if time_us is not None:
-                self._last_us = time_us + shift
-            if time.monotonic() >= self._report_at:
-                self._report()
-        if self._stop.is_set():
-            return False
-        if self._digest.text() != recording.digest:
-            raise RecordingError(f"{self._path} was changed while it was replayed; replay it onto an empty topic")
-        while self._publisher.waiting and not self._stop.wait(0.02):
-            self._report()
-        self._report()
-        return not self._stop.is_set()
-
-    def _report(self) -> None:
-        self._report_at = time.monotonic() + _SLICE_SECONDS
-        if self._last_us is not None:
-            self._progress.last_timestamp = _utc_text_or_none(self._last_us / 1e6)
-        _report_broker(self._publisher, self._progress)
-
-    def _shift(self, reached: Reached) -> int:
-        """By how much the timestamps are moved, in microseconds: that of an earlier run, or from the first to now."""
-        if reached.shift is not None or not self._shift_to_now:
-            return reached.shift or 0
-        times = (inspect_line(line).time for line in read_lines(self._path))
-        first = next((time_us for time_us in times if time_us is not None), None)
-        if first is None:
-            return 0
-        # Whole steps, so that what was on the grid of the step stays on it.
-        return (time.time_ns() // 1_000 - first) // self._step_us * self._step_us
-
-    def _missing(self, reached: Reached) -> Iterator[tuple[_Step, int | None]]:
-        """The lines that are not on the topic yet, in order, each with its time in microseconds."""
-        publisher = self._publisher
-        for number, line in enumerate(read_lines(self._path), 1):
-            if self._stop.is_set():
-                return
-            self._digest.add(line)
-            key, time_us = inspect_line(line)
-            partition = partition_of(line, key, publisher.partitions, publisher.partition_of_key)
-            if number > reached.lines[partition]:
-                yield _Step(number, line, key, partition), time_us
-
-    def _paced(self, reached: Reached) -> Iterator[tuple[_Step, int | None]]:
-        """The same lines, each when it is due; ends early when told to stop."""
-        if self._speed is None:
-            yield from self._missing(reached)
-            return
-        pace = Pace(self._speed)
-        missing = self._missing(reached)
-        timed = (((step, time_us), None if time_us is None else time_us / 1e6) for step, time_us in missing)
-        for item, recorded in plausible_times(timed):
-            if recorded is not None:
-                due = pace.due(recorded, time.monotonic())
-                while (left := due - time.monotonic()) > 0:
-                    self._report()
-                    if self._stop.wait(min(left, _SLICE_SECONDS)):
-                        return
-            yield item
-
-
-def _report_broker(publisher: Publisher, progress: Progress, otherwise: str | None = None) -> None:
+def report_broker(publisher: Publisher, progress: Progress, otherwise: str | None = None) -> None:
     """Say how the broker does, and what else there is to say when it does well."""
     note = publisher.check()
     progress.change("waiting" if note else "running", note or otherwise)
-
-
-def _utc_text_or_none(seconds: float) -> str | None:
-    try:
-        return utc_text(seconds)
-    except (ValueError, OverflowError):
-        return None

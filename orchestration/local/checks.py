@@ -24,6 +24,8 @@ from orchestration.local.limits import too_low
 from orchestration.local.paths import unusable
 from orchestration.local.ports import is_free
 from orchestration.settings import OrchestrationSettings
+from producer.recordings.errors import RecordingError
+from producer.recordings.location import is_piped, location
 from tickhouse.environment import (
     KEEP,
     executes,
@@ -64,7 +66,7 @@ def find_problems(settings: OrchestrationSettings, environment: Mapping[str, str
         *_home(settings.home),
         *_tools(settings.tools, lacking, environment),
         *too_low(),
-        *_source(settings.source),
+        *_source(settings),
         *_space(settings, lacking),
         *_java(environment),
         *_libraries(environment, tuple(_MONGOD_LIBRARIES)),
@@ -129,10 +131,17 @@ def _tools(tools: Path, lacking: list[str], environment: Mapping[str, str]) -> I
         )
 
 
-def _source(source: str) -> Iterator[str]:
-    file = Path(source.removeprefix("replay:"))
-    if source.startswith("replay:") and not (file.is_file() and os.access(file, os.R_OK)):
-        yield f"There is no file {file} that can be read: name a recording with --source replay:FILE."
+def _source(settings: OrchestrationSettings) -> Iterator[str]:
+    file = settings.replay_file
+    if file is None or is_piped(file):  # what is in a pipe shows when it is read, once
+        return
+    # Loaded for a replay only: it takes as long as all other checks.
+    from producer.recordings.recording import Recording
+
+    try:
+        Recording(location(file), settings.replay_symbol or None)
+    except RecordingError as error:
+        yield f"{error}."
 
 
 def _space(settings: OrchestrationSettings, lacking: list[str]) -> Iterator[str]:

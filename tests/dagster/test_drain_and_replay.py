@@ -135,7 +135,12 @@ def test_a_recording_is_sent_and_the_log_tells_how_far(
     loaded = definitions(stand_in_home, streams=streams)
     result, said = run(loaded, instance, "replay", "send_recording", file=str(recording))
     assert result.success, said
-    assert f"30 messages of {recording} are delivered. The last 10 ticks wait for later ones" in said
+    assert (
+        f"{recording} (JSON lines): 30 ticks of REPLAYUSDT, from 2025-05-08T12:00:00.000Z to 2025-05-08T12:00:29"
+        in said
+    )
+    assert f"30 messages of {recording} are delivered: 20 with results; 0 late" in said
+    assert "10 wait for later ticks" in said
     assert "nothing is left running" in said
     assert "acknowledged, up to" in said
     after = Topics(broker).end_offsets(TOPICS[:1])[TOPICS[0]]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -207,14 +208,28 @@ def _replay_a_recording(home: Path, recording: Path) -> None:
         for n in range(40)
     ]
     recording.write_text("".join(json.dumps(tick) + "\n" for tick in ticks) + '{"symbol":"REPLAYED","price":1}\n')
-    # Sent again, it goes on behind its last line.
-    sent = f"41 messages of {recording} are delivered."
-    for told in (sent, f"{recording} had been sent before, with all 41 lines: nothing is sent."):
-        answer = tickhouse("replay", str(recording), "--home", str(home))
+
+    def replay(*arguments: str, piped: bytes = b"") -> str:
+        command = [TICKHOUSE, "replay", *arguments, "--home", str(home)]
+        answer = subprocess.run(command, input=piped, capture_output=True, timeout=120)
         assert answer.returncode == 0, answer.stderr
-        assert told in answer.stdout
-        assert "Line 41 is no tick (timestamp: missing): it goes into the table rejects" in answer.stdout
-        assert "The last 10 ticks wait for later ones" in answer.stdout
+        return answer.stdout.decode()
+
+    told = replay(str(recording))
+    assert f"{recording} (JSON lines): 40 ticks of REPLAYED, from 2025-05-08T04:12:00.000Z to " in told
+    assert "Line 41 is no tick (timestamp: missing): it goes into the table rejects" in told
+    assert "delivered: 30 with results; 0 late; 0 duplicates; 1 rejected; 10 wait for later ticks" in told
+    # Sent again, through a pipe and compressed, it goes on behind its last line; grown, with what is new.
+    again = replay("-", piped=gzip.compress(recording.read_bytes()))
+    assert "standard input had been sent before, with all 41 lines: nothing is sent." in again
+    ticks[0]["timestamp"] = "2025-05-08T04:12:41.000000+00:00"
+    with recording.open("a") as file:
+        file.write(json.dumps(ticks[0]) + "\n" + json.dumps(ticks[1]) + "\n")
+    told = replay(f"file://{recording}", "--no-sort")
+    assert "41 lines of it were sent before: it goes on behind them" in told
+    assert "1 tick will be late and have no results in any order" in told
+    assert "2 messages of" in told
+    assert "delivered: 0 with results; 1 late; 0 duplicates; 0 rejected; 1 waits for later ticks" in told
     pid = pid_of(home, "producer")
     assert pid is not None, "the stack's own producer is not disturbed"
 
@@ -224,6 +239,16 @@ def _do_as_the_documentation_says(home: Path, folder: Path) -> None:
         for n in range(20):
             tick = {"symbol": "DOCUMENTED", "price": 7 + n, "timestamp": f"2025-05-08T04:12:{n:02d}Z"}
             recording.write(json.dumps(tick) + "\n")
+    (folder / "newest-first.jsonl").write_text(
+        "".join(
+            json.dumps({"symbol": "SORTED", "price": 7, "timestamp": f"2025-05-08T04:12:{59 - n}Z"}) + "\n"
+            for n in range(40)
+        )
+    )
+    rows = "".join(f"{n},42.5{n},0.1,4.25,{1_735_689_600_000_000 + n * 1_000_000},True,True\n" for n in range(20))
+    with zipfile.ZipFile(folder / "BTCUSDT-trades-2025-01-01.zip", "w") as archive:
+        archive.writestr("BTCUSDT-trades-2025-01-01.csv", rows)
+    (folder / "trades.csv").write_text(rows)
     commands = stack_commands()
     assert commands
     for command in commands:

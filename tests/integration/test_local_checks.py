@@ -231,9 +231,13 @@ def test_a_home_that_is_a_file(settings: OrchestrationSettings, tmp_path: Path) 
 
 def test_a_recording_that_is_not_there(settings: OrchestrationSettings, tmp_path: Path) -> None:
     (told,) = find_problems(settings.model_copy(update={"source": f"replay:{tmp_path / 'none.jsonl'}"}), os.environ)
-    assert f"There is no file {tmp_path / 'none.jsonl'}" in told
+    assert f"there is no file {tmp_path / 'none.jsonl'}" in told
     (tmp_path / "some.jsonl").touch()
-    assert find_problems(settings.model_copy(update={"source": f"replay:{tmp_path / 'some.jsonl'}"}), os.environ) == []
+    some = settings.model_copy(update={"source": f"replay:{tmp_path / 'some.jsonl'}"})
+    assert find_problems(some, os.environ) == []
+    (tmp_path / "some.jsonl").write_bytes(b"PAR1" + bytes(100))
+    (told,) = find_problems(some, os.environ)
+    assert "looks like a Parquet file" in told
 
 
 def test_one_port_for_two_services(settings: OrchestrationSettings) -> None:
@@ -247,7 +251,7 @@ def test_the_command_says_it_and_exits_with_1(home: Path, tools: Path) -> None:
     assert good.returncode == 0, good.stderr
     bad = doctor(home, TICKHOUSE_TOOLS=str(tools), TICKHOUSE_SOURCE=f"replay:{home / 'none.jsonl'}")
     assert bad.returncode == 1
-    assert f"There is no file {home / 'none.jsonl'} that" in bad.stderr
+    assert f"there is no file {home / 'none.jsonl'} to replay" in bad.stderr
     assert "Traceback" not in bad.stderr
 
 

@@ -615,8 +615,12 @@ def write_recording(path: Path, lines: list[bytes]) -> Path:
 
 def key_of(line: bytes) -> bytes | None:
     """Written apart from the code under test; the bad lines above are all that it needs to be right for."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
     try:
-        symbol = json.loads(line.decode())["symbol"]
+        symbol = json.loads(line.decode(), parse_constant=refuse)["symbol"]
         return symbol.encode() if isinstance(symbol, str) else None
     except (ValueError, TypeError, KeyError):
         return None
@@ -755,11 +759,11 @@ def test_a_replay_keeps_the_recorded_pace(broker: str, topic: str, tmp_path: Pat
 
 def test_a_replay_shifted_to_now(broker: str, topic: str, tmp_path: Path, home: Path) -> None:
     lines = [
-        b"not a tick",
+        b'{"symbol":"BTCUSDT","timestamp":"2024-05-08T04:12:38Z"}',
         b'{"symbol":"BTCUSDT","price":99190.480,"timestamp":"2025-05-08T04:12:38.300000+00:00"}',
         b'{"symbol":"BTCUSDT","price":"1","timestamp":"2025-05-08T04:12:38.4Z", "x":"2025-05-08T04:12:38.4Z"}',
         b'{"symbol":"BTCUSDT","timestamp":"never"}',
-        b'{"symbol":"BTCUSDT","price":2,"timestamp":"2025-05-08T04:12:39.300000+00:00"}',
+        b'{"symbol":"BTCUSDT","price":2,"tim\\u0065stamp":"2025-05-08T04:12:39.300000+00:00"}',
     ]
     recording = write_recording(tmp_path / "recording", lines)
     before = time.time()
@@ -780,6 +784,40 @@ def test_a_replay_shifted_to_now(broker: str, topic: str, tmp_path: Path, home: 
     with producer(broker, topic, home, source=f"replay:{recording}", replay_timestamps="now") as run:
         assert run.wait() == 0
         assert run.heartbeat["sent"] == 0
+
+
+def test_a_recording_that_has_grown_goes_on_where_it_ended(broker: str, topic: str, tmp_path: Path, home: Path) -> None:
+    lines = recording_lines(300)
+    recording = tmp_path / "recording"
+
+    def send(content: bytes, **settings: str) -> Any:
+        recording.write_bytes(content)
+        with producer(broker, topic, home, source=f"replay:{recording}", speed="max", **settings) as run:
+            assert run.wait() == 0, run.log
+            return run.heartbeat
+
+    def content(count: int) -> bytes:
+        return b"".join(line + b"\n" for line in lines[:count])
+
+    half = lines[100][: len(lines[100]) // 2]
+    assert send(content(100) + half)["sent"] == 101
+    # The line that was not finished is sent anew now that it is; in another container, too.
+    assert send(gzip.compress(content(150)) + gzip.compress(content(200)[len(content(150)) :]))["sent"] == 100
+    assert send(content(200))["sent"] == 0
+    check_replayed(records(broker, topic), [*lines[:100], half, *lines[100:200]])
+    beat = send(content(300)[:-1])
+    assert beat["sent"] == 100
+    assert "200 lines of it were sent before: it goes on behind them" in beat["found"]
+    assert send(content(300))["sent"] == 0, "the newline alone is no new line"
+    # Another beginning makes another recording, here of ticks that are all there already.
+    beat = send(b"x\n" + content(300), replay_sort="true")
+    assert beat["sent"] == 301
+    assert "301 messages of" in beat["delivered"][0]
+    assert " 0 with results; " in beat["delivered"][0]
+    found = records(broker, topic)
+    assert len(found) == 602
+    assert {record.key for record in found} >= {symbol.encode() for symbol in SYMBOLS}
+    assert not (home / "run" / "recording").exists()
 
 
 def test_empty_recording(broker: str, topic: str, tmp_path: Path, home: Path) -> None:

@@ -37,6 +37,8 @@ def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPa
 
 def test_a_replayed_file_is_named_absolutely(tmp_path: Path) -> None:
     assert OrchestrationSettings.read(source="replay:a.jsonl").source == f"replay:{tmp_path}/a.jsonl"
+    assert OrchestrationSettings.read(source="replay:-").replay_file == Path("/dev/stdin")
+    assert OrchestrationSettings.read(source="simulator").replay_file is None
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,7 @@ def test_a_replayed_file_is_named_absolutely(tmp_path: Path) -> None:
     [
         ("SOURCE", "kraken", "auto, binance, simulator or replay:FILE"),
         ("SOURCE", "replay:", "auto, binance, simulator or replay:FILE"),
+        ("SOURCE", "replay:https://data.binance.vision/a.zip", "download the file first"),
         ("SPEED", "fast", "1, a factor such as 10, or max"),
         ("SPEED", "0", "1, a factor such as 10, or max"),
         ("SPEED", "nan", "1, a factor such as 10, or max"),

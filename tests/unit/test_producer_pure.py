@@ -24,7 +24,7 @@ from producer.answers import (
     read_answer,
 )
 from producer.heartbeat import Progress
-from producer.schedule import PLAUSIBLE_GAP_SECONDS, Pace, next_poll, plausible_times
+from producer.schedule import PLAUSIBLE_GAP_SECONDS, Outlook, Pace, next_poll, plausible_times
 from producer.settings import ProducerSettings
 from producer.ticks import Identities, floor_to_step, price_literal, tick_message, timestamp_text
 
@@ -148,6 +148,16 @@ def plausible(*times: float | None) -> list[float | None]:
 
 
 FAR = 2_000_000_000.0
+
+
+def test_when_lines_will_be_sent_is_told_beforehand() -> None:
+    recorded = [1_000, 2_000, None, 4_102_444_800_000, 1_500, 11_000]  # one of the year 2100
+    assert Outlook(50_000, None).sent_ms(recorded) == [50_000] * 6
+    assert Outlook(50_000, 1).sent_ms(recorded) == [50_000, 51_000, 51_000, 51_000, 51_000, 60_000]
+    outlook = Outlook(50_000, 10)
+    assert [time for part in (recorded[:2], recorded[2:]) for time in outlook.sent_ms(part)] == [
+        50_000, 50_100, 50_100, 50_100, 50_100, 51_000,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
