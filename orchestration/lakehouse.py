@@ -7,6 +7,7 @@ Not here: writing tables (the stream jobs do), or what is done with the rows (`o
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -92,6 +93,15 @@ class Lakehouse:
             with suppress(DeltaError):
                 opened.load_as_version(version)
         return datetime.datetime.fromtimestamp(opened.history(1)[0]["timestamp"] / 1_000, datetime.UTC)
+
+    def fingerprint(self, table: str, version: int) -> str | None:
+        """What tells a version from another of the same number; None when its log is gone."""
+        try:
+            opened = DeltaTable(self.table_uri(table), version=version)
+        except DeltaError:
+            return None
+        paths = sorted(pa.table(opened.get_add_actions())["path"].to_pylist())
+        return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:32]
 
     def query(self, sql: str, **tables: tuple[str, int | None]) -> pa.Table:
         """The rows of a SELECT over tables, each given as the name it has in `sql` = (table, version or None).

@@ -7,6 +7,11 @@ Loading is idempotent. A document's `_id` is its tick's identity, so writing it 
 version is recorded, in a database of its own, after the data is on disk. Whatever is cut off, repeated or done twice at
 the same time therefore leaves one document for each tick, and none is missing up to the recorded version.
 
+Where the versions behind the record cannot be followed, as their log or files are gone, the table was put back to an
+earlier state, or the collection is loaded anew, the documents that are there are compared with all of the table:
+those without a row are removed first. A record has the fingerprint of its version, too: a table that was put back and
+has gone on since has another version of that number.
+
 A range of versions that only adds rows is loaded by what it adds, in any order. Where rows were removed or replaced, as
 a backfill does, the order would matter: of the days concerned, all rows that are there after the range are written
 instead, and then the documents removed whose rows are not among them, so that no document that stays is ever missing.
@@ -26,6 +31,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +66,8 @@ COLUMNS = ["symbol", "timestamp", "z_scores"]
 VERSIONS_AT_ONCE = 100
 """After so many versions what has been loaded is recorded, so that a long load which is cut off goes on from there."""
 
+_TIMES_AT_ONCE = 100_000
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _DUPLICATE_KEY = 11000
 _NO_ENTRY = (13, 18)  # the server's codes Unauthorized and AuthenticationFailed
 
@@ -105,6 +113,8 @@ class Loaded(NamedTuple):
     documents: int
     loaded_at: datetime.datetime
     kept: Kept = ()
+    fingerprint: str | None = None
+    """What tells that version from another of the same number; None in records of before there was one."""
 
 
 def first_version(loaded: Loaded | None, table_id: str, version: int) -> int:
@@ -204,6 +214,18 @@ class MongoStore:
         self._data[collection_name(window)].delete_many({"_id": {"$in": list(identities)}})
         self._progress(f"removing from {collection_name(window)}")
 
+    def times(self, window: str, symbol: str) -> Iterator[Integers]:
+        """The timestamps of a symbol's documents in milliseconds, some at a time."""
+        found = self._data[collection_name(window)].find({"symbol": symbol}, {"_id": False, "timestamp": True})
+        some: list[int] = []
+        for document in found:
+            some.append(_epoch_ms(document["timestamp"]))
+            if len(some) == _TIMES_AT_ONCE:
+                yield np.array(some, dtype=np.int64)
+                some = []
+        if some:
+            yield np.array(some, dtype=np.int64)
+
     def symbols(self, window: str) -> set[str]:
         """The symbols of which there are documents."""
         return set(self._data[collection_name(window)].distinct("symbol"))
@@ -267,7 +289,14 @@ class MongoStore:
 def _loaded(record: Record) -> Loaded:
     # Records of before there were cuts have none.
     kept = tuple(Cut(each["symbol"], each["begin"]) for each in record.get("kept") or ())
-    return Loaded(record["table_id"], record["delta_version"], record["documents"], record["loaded_at"], kept)
+    return Loaded(
+        record["table_id"],
+        record["delta_version"],
+        record["documents"],
+        record["loaded_at"],
+        kept,
+        record.get("fingerprint"),
+    )
 
 
 def _cuts_recorded(kept: Kept) -> list[Document] | None:
@@ -340,20 +369,27 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
         raise LoadError(f"there is no table {lakehouse.table_uri(TABLE)}: start the zscore stream first")
     store.prepare(windows)
     alike: dict[tuple[int, Kept], list[str]] = {}
+    is_undone = cache(partial(_is_undone, lakehouse, newest=state.version))
     for window in windows:
         record = records.get(collection_name(window))
-        first = first_version(record, state.table_id, state.version)
         kept = record.kept if record is not None and record.table_id == state.table_id else ()
-        alike.setdefault((first, kept), []).append(window)
-        if record is not None and record.table_id == state.table_id and record.delta_version > state.version:
+        if (
+            record is not None
+            and record.table_id == state.table_id
+            and is_undone(record.delta_version, record.fingerprint)
+        ):
             # It speaks of versions that are no more, and would keep the coming record from replacing it.
             store.forget(window)
             del records[collection_name(window)]
+        first = first_version(records.get(collection_name(window)), state.table_id, state.version)
+        alike.setdefault((first, kept), []).append(window)
     rows = dict.fromkeys(windows, 0)
     newest = state.version
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
         for (start, kept), wanted in alike.items():
             first = start
+            if start == 0 and _remove_strangers(lakehouse, store, pool, newest, wanted):
+                newest = _newest(lakehouse, state)
             while first <= newest:
                 last = min(newest, first + VERSIONS_AT_ONCE - 1)
                 try:
@@ -363,12 +399,15 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
                 except (ChangesUnavailable, VersionUnavailable) as error:
                     _log.warning("loading all of the table instead of its changes: %s", error)
                     last = newest
+                    if _remove_strangers(lakehouse, store, pool, last, wanted):
+                        newest = _newest(lakehouse, state)
                     read = _write(store, pool, lakehouse.snapshot(TABLE, last, COLUMNS), wanted, kept)
-                content = lakehouse.content(TABLE, last).rows
+                content, fingerprint = lakehouse.content(TABLE, last).rows, lakehouse.fingerprint(TABLE, last)
                 for window in wanted:
                     # How many of the rows are kept is not known without reading all; the collection knows.
                     documents = store.documents(window) if kept else content
-                    loaded = Loaded(state.table_id, last, documents, datetime.datetime.now(datetime.UTC), kept)
+                    now = datetime.datetime.now(datetime.UTC)
+                    loaded = Loaded(state.table_id, last, documents, now, kept, fingerprint)
                     records[collection_name(window)] = _record(
                         store, window, loaded, records.get(collection_name(window))
                     )
@@ -390,6 +429,44 @@ def _record(store: MongoStore, window: str, loaded: Loaded, found: Loaded | None
             break
         there = store.record(window, loaded, found)
     return loaded
+
+
+def _is_undone(lakehouse: Lakehouse, version: int, fingerprint: str | None, newest: int) -> bool:
+    """Whether a recorded version is not the table's any more; one that is too old to be known passes for it."""
+    if version > newest:
+        return True
+    found = None if fingerprint is None else lakehouse.fingerprint(TABLE, version)
+    return found is not None and found != fingerprint
+
+
+def _remove_strangers(
+    lakehouse: Lakehouse, store: MongoStore, pool: ThreadPoolExecutor, version: int, windows: Sequence[str]
+) -> int:
+    """Remove the documents without a row in a version of the table; returns how many. Takes 8 bytes for each row."""
+    filled = [window for window in windows if store.documents(window)]
+    if not filled:
+        return 0
+    parts: dict[str, list[Integers]] = {}
+    for batch in lakehouse.snapshot(TABLE, version, ["symbol", "timestamp"]):
+        for symbol, times in _by_symbol(batch):
+            parts.setdefault(symbol, []).append(times)
+    there = {symbol: np.concatenate(found) for symbol, found in parts.items()}
+
+    def remove(window: str) -> int:
+        removed = 0
+        for symbol in store.symbols(window):
+            for times in store.times(window, symbol):
+                strange = times[~np.isin(times, there.get(symbol, np.zeros(0, dtype=np.int64)))]
+                removed += len(strange)
+                for start in range(0, len(strange), BULK):
+                    some = strange[start : start + BULK]
+                    store.remove(window, _identities([symbol] * len(some), some))
+        return removed
+
+    removed = sum(pool.map(remove, filled))
+    if removed:
+        _log.warning("removed %d documents that have no row in version %d of the table", removed, version)
+    return removed
 
 
 def _newest(lakehouse: Lakehouse, state: TableVersion) -> int:
@@ -471,6 +548,10 @@ def _by_symbol(batch: pa.RecordBatch) -> Iterator[tuple[str, Integers]]:
     symbols, times = np.array(batch["symbol"].to_pylist()), _milliseconds(batch)
     for symbol in np.unique(symbols).tolist():
         yield symbol, times[symbols == symbol]
+
+
+def _epoch_ms(moment: datetime.datetime) -> int:
+    return (moment - _EPOCH) // datetime.timedelta(milliseconds=1)
 
 
 def _milliseconds(batch: pa.RecordBatch) -> Integers:

@@ -123,6 +123,7 @@ def child_environment(
         "replay_symbol": settings.replay_symbol,
         "replay_sort": str(settings.replay_sort),
         "lateness_seconds": str(settings.lateness_seconds),
+        "durable": str(settings.durable),
         "source": settings.source if settings.source.startswith("replay:") else "binance",
         "binance_url": binance_url or "",
     }
@@ -142,7 +143,7 @@ def child_environment(
 
 def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
     """The broker; writes its configuration, and formats its storage the first time."""
-    broker = Broker(settings.home / "kafka", ports.kafka, ports.controller)
+    broker = Broker(settings.home / "kafka", ports.kafka, ports.controller, settings.durable)
     jars = kafka_jars(settings.tools)
     broker.prepare(java, jars)
     return Service("kafka", broker.command(java, jars, class_data.broker_options(settings.tools, java)))

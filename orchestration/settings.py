@@ -109,6 +109,8 @@ class OrchestrationSettings(KafkaSettings):
     """Milliseconds from one poll to the next."""
     lateness_seconds: Annotated[float, Field(ge=0)] = 10
     """How far behind a symbol's largest timestamp a tick may be."""
+    durable: bool = False
+    """Whether everything is forced to disk before it counts, so that a power cut loses nothing; costs delay."""
     trigger: Literal["continuous", "available_now"] = "continuous"
     """`continuous`: until stopped. `available_now`: the streams process what the topics hold at the start, and end."""
     alert_webhook: SecretStr = SecretStr("")

@@ -216,6 +216,7 @@ class Streams:
             f"{PREFIX}LAKEHOUSE": settings.lakehouse,
             f"{PREFIX}CHECKPOINTS": settings.checkpoints,
             f"{PREFIX}LATENESS_SECONDS": str(settings.lateness_seconds),
+            f"{PREFIX}DURABLE": str(settings.durable),
             f"{PREFIX}JARS": str(settings.jars),
             "JAVA_HOME": str(java.path),
         }

@@ -22,6 +22,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from pyspark.sql import Row, SparkSession
 
+from spark_jobs.delta_log import force_commits, set_torn_commits_aside
 from spark_jobs.offset_ranges import OffsetRange, read, values
 from spark_jobs.published import table_rows
 from spark_jobs.settings import StreamSettings
@@ -47,15 +48,21 @@ class TableTarget(NamedTuple):
     uri: str
     home: Path
     """Where its lock is."""
+    durable: bool = False
+    """Whether a commit is on disk when it counts as done."""
 
     @classmethod
     def of(cls, table: str, settings: StreamSettings) -> TableTarget:
-        return cls(table, settings.table_uri(table), settings.home)
+        return cls(table, settings.table_uri(table), settings.home, settings.durable)
 
 
 def create_table(target: TableTarget) -> str:
-    """Create a table unless it is there, so that it can be queried before the first result. Returns its id."""
+    """Create a table unless it is there, so that it can be queried before the first result. Returns its id.
+
+    What a power cut has left of its last commits is put in order.
+    """
     with table_lock(target.home, target.table, _LOCK_SECONDS):
+        set_torn_commits_aside(target.uri)
         DeltaTable.create(
             target.uri,
             arrow_schema(target.table),
@@ -63,6 +70,8 @@ def create_table(target: TableTarget) -> str:
             partition_by=["date"],
             configuration=_PROPERTIES,
         )
+        if target.durable:
+            force_commits(target.uri, -1)
         return str(DeltaTable(target.uri).metadata().id)
 
 
@@ -113,7 +122,10 @@ def append(target: TableTarget, rows: Iterator[pa.RecordBatch], query_id: str, b
         done = opened.transaction_version(query_id)
         first = next(batches, None)
         if first is not None and (done is None or done < batch):
+            before = opened.version()
             _commit(opened, target.table, chain((first,), batches), Transaction(query_id, batch))
+            if target.durable:
+                force_commits(target.uri, before)
     for _ in batches:
         pass
 

@@ -4,8 +4,8 @@ Belongs here: listing, reading and replacing small files on this machine's disk 
 belong here: what the files say (`checkpoints`).
 
 On a local disk a file is written beside its place, forced to disk and renamed: it is there whole or not at all, after a
-power cut as well. Spark's own files there are renamed, but not forced to disk: after a power cut the newest may be
-empty or cut short.
+power cut as well. Spark's own files there are renamed, but not forced to disk (see `durability`): after a power cut the
+newest may be empty or cut short.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pyspark.sql import SparkSession
+
+from spark_jobs.durability import force
 
 
 class CheckpointFiles(Protocol):
@@ -87,7 +89,7 @@ class LocalFiles:
             # Hadoop compares a file with the checksum beside it, if there is one, and that is the old content's.
             path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
             Path(temporary).replace(path)
-            _force_folder(path.parent)
+            force((), (path.parent,))
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -98,14 +100,6 @@ class LocalFiles:
         if other is None or not (other / name).exists():
             return False
         return not (self._folder.exists() and self._folder.samefile(other))
-
-
-def _force_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class RemoteFiles:

@@ -27,6 +27,7 @@ from spark_jobs.archive import TableTarget, archive_batch, create_table
 from spark_jobs.checkpoint_files import files_at, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
 from spark_jobs.checkpoints import Checkpoint, Progress
+from spark_jobs.durability import ForcedFolder
 from spark_jobs.gaps import find_gaps, refusal
 from spark_jobs.goal import Goal, goal_of
 from spark_jobs.heartbeat import Heartbeat
@@ -149,6 +150,8 @@ class _Job:
         self._goals: dict[str, Goal] = {}
         """By query that is to process what is there: how far it must get."""
         self._locks: list[Any] = []
+        self._forced: dict[str, ForcedFolder] = {}
+        """By query: checkpoints that are forced to disk before anything is written on their word."""
         self._table_ids: dict[str, str] = {}
         self._news: News | None = None
 
@@ -285,6 +288,8 @@ class _Job:
         folder = local_path(uri)
         if folder is not None:
             self._locks.append(lock_for_jvm(self._spark, folder))
+            if self._settings.durable:
+                self._forced[name] = ForcedFolder(folder)
         publishes = name == self._spec.name and bool(self._spec.outputs)
         checkpoint = Checkpoint(
             files_at(uri, self._spark), self._spec.written_by(name), self._next_unpublished if publishes else None
@@ -343,10 +348,16 @@ class _Job:
         archive_batch(spark, wanted, self._client, _query_id(batch_rows), batch, target)
 
     def _offset_range(self, query: str, batch: int) -> OffsetRange:
-        """What a micro-batch of a query has of its one topic."""
+        """What a micro-batch of a query has of its one topic, once the plan of it is sure to last."""
+        self._force(query)
         checkpoint, (topic,) = self._checkpoints[query]
         first, ends = checkpoint.range_of(batch)
         return OffsetRange(topic, first.get(topic, {}), ends[topic])
+
+    def _force(self, query: str) -> None:
+        """Have the plan of the micro-batch, and all before it, on disk: what is written next is only repeated by it."""
+        if query in self._forced:
+            self._forced[query].force()
 
     def _prices_batch(self, batch_rows: DataFrame, batch: int) -> None:
         spark, wanted = batch_rows.sparkSession, self._offset_range(self._spec.name, batch)
@@ -354,6 +365,7 @@ class _Job:
 
     def _publish_batch(self, batch_rows: DataFrame, batch: int) -> None:
         began = time.monotonic()
+        self._force(self._spec.name)
         self._note(published(batch_rows))
         if self._news is not None:
             done = time.monotonic()

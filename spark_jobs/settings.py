@@ -36,6 +36,8 @@ class StreamSettings(KafkaSettings):
     """URI of the folder of the checkpoints; under the home when left out."""
     lateness_seconds: float = Field(10.0, ge=0, le=3_600)
     """How far behind a symbol's largest timestamp a tick may be."""
+    durable: bool = False
+    """Whether checkpoints and commits to Delta are forced to disk before they count, lest a power cut takes them."""
     trigger: Literal["continuous", "available_now"] = "continuous"
     """`continuous` until it is stopped, or `available_now`: what the topics hold at the start, and then end."""
     trigger_interval_seconds: float = Field(0.5, ge=0)

@@ -73,6 +73,7 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 """
+_DURABLE = "log.flush.interval.messages=1\n"
 _LOGGING = """status = error
 rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
@@ -108,6 +109,8 @@ class Broker:
     directory: Path
     port: int
     controller_port: int
+    durable: bool = False
+    """Whether each message is on disk before it is acknowledged: a single broker has no other to get it back from."""
 
     @property
     def bootstrap(self) -> str:
@@ -140,15 +143,13 @@ class Broker:
 
     def write_properties(self, data: Path) -> None:
         """Write the configuration of a broker with its storage in `data`."""
-        self._properties.write_text(
-            _CONFIGURATION.format(
-                port=self.port,
-                controller_port=self.controller_port,
-                data=java_property(str(data)),
-                retention_minutes=_TEN_YEARS_MINUTES,
-            ),
-            encoding="ascii",
+        configuration = _CONFIGURATION.format(
+            port=self.port,
+            controller_port=self.controller_port,
+            data=java_property(str(data)),
+            retention_minutes=_TEN_YEARS_MINUTES,
         )
+        self._properties.write_text(configuration + (_DURABLE if self.durable else ""), encoding="ascii")
 
     @property
     def _properties(self) -> Path:

@@ -53,9 +53,9 @@ class PowerFolder:
         self._read("mounted")
 
     def cut(self) -> int:
-        """The power cut. Processes that work in the folder get errors from now on, and must be killed before `switch_off`.
+        """The power cut; returns how many files and names have lost something.
 
-        Returns how many files and names have lost something.
+        Processes that work in the folder get errors from now on, and must be killed before `switch_off`.
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR1)

@@ -80,9 +80,7 @@ class _Filesystem(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._attributes(self._node(inode))
 
-    async def setattr(
-        self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any
-    ) -> pyfuse3.EntryAttributes:
+    async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
         if fields.update_size:
             self._disk.truncate(inode, attr.st_size)

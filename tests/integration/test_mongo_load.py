@@ -310,6 +310,53 @@ def test_what_was_vacuumed_before_it_was_loaded_is_loaded_from_the_content(
     assert {done.rows for done in load(Lakehouse(str(tmp_path)), store)} == {0}
 
 
+def test_what_was_removed_in_versions_that_nobody_can_follow_any_more_is_removed(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(3)))
+    append(tmp_path, rows(range(NEXT_DAY, NEXT_DAY + 3)))
+    load(Lakehouse(str(tmp_path)), store)
+    table = DeltaTable(str(tmp_path / "zscores"))
+    table.delete("date = '2025-05-09'")
+    append(tmp_path, rows([3]))
+    table = DeltaTable(str(tmp_path / "zscores"))
+    table.create_checkpoint()
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    for entry in sorted((tmp_path / "zscores" / "_delta_log").glob("*.json"))[:-1]:
+        entry.unlink()  # as the log's clean-up does after a week
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, range(4))
+
+
+def test_a_table_that_was_put_back_and_has_gone_on_is_loaded_whole(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(3)))
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    append(tmp_path, rows(range(3, 6)))
+    append(tmp_path, rows([NEXT_DAY]))
+    load(Lakehouse(str(tmp_path)), store)
+    shutil.rmtree(tmp_path / "zscores")
+    shutil.copytree(tmp_path.with_name("copy") / "zscores", tmp_path / "zscores")
+    # With other rows in the versions of before, and more versions than were loaded.
+    for tick in range(4, 8):
+        append(tmp_path, rows([tick]))
+    append(tmp_path, rows([3]))
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, range(8))
+
+
+def test_a_collection_that_is_loaded_anew_keeps_no_document_without_a_row(
+    tmp_path: Path, store: MongoStore, client: MongoClient[Document]
+) -> None:
+    append(tmp_path, rows(range(3)))
+    load(Lakehouse(str(tmp_path)), store)
+    client[DATABASE][COLLECTIONS["30s"]].insert_many(expected([1, 9], "30s", "GONEUSDT").values())
+    store.forget("30s")
+    load(Lakehouse(str(tmp_path)), store)
+    assert_holds(client, range(3))
+
+
 def replace(lakehouse: Path, table: Any, condition: str = "date = '2025-05-08'") -> None:
     """Put rows in the place of those that meet a condition, in one commit, as a backfill does."""
     write_deltalake(str(lakehouse / "zscores"), table, mode="overwrite", predicate=condition)
