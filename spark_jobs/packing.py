@@ -155,8 +155,8 @@ def _unpack_ticks(payloads: list[bytes]) -> PackedTicks:
 def _unpack_statistics(payloads: list[bytes]) -> PackedStatistics:
     rows = 2 + 2 * len(WINDOWS)
     values = np.concatenate([np.frombuffer(payload, dtype="<f8").reshape(rows, -1) for payload in payloads], axis=1)
-    offsets = np.ascontiguousarray(values[0]).view("<i8")
-    order = np.argsort(offsets)
+    # They are published in the order of time, which offsets have no more across partitions that were added.
+    order = np.argsort(np.ascontiguousarray(values[1]).view("<i8"), kind="stable")
     values = np.ascontiguousarray(values[:, order])
     windows = len(WINDOWS)
     return PackedStatistics(

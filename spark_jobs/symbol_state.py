@@ -7,6 +7,9 @@ Each call to Spark's state goes to another process and back, and costs what comp
 that an operator rewrites in every micro-batch is one value for the symbols of a bucket, read once and written once:
 small blobs, and the newest chunk of each kind, which is the one that grows. A chunk goes to a map of its own when a
 newer one begins.
+
+Symbols that have had no news for long would be read and written with the others of their bucket for ever. They are
+parked in another map, each by itself, and come back with their next news, as they were: nothing is forgotten.
 """
 
 from __future__ import annotations
@@ -14,13 +17,22 @@ from __future__ import annotations
 import struct
 import uuid
 from collections import OrderedDict
+from itertools import islice
 
 from pyspark.sql.streaming.stateful_processor import MapState, StatefulProcessorHandle
 
 from spark_jobs.blobs import decode_blobs, encode_blobs
 
-_MINUTE = struct.Struct("<q")
+_NUMBER = struct.Struct("<q")
 _IDENTITY = "identity"
+_HEADER = ""
+"""The place in a bucket of the number of the round that it is in, and of its visits in it. No symbol is called that."""
+_COUNTS = struct.Struct("<qq")
+_ROUND = "round"
+"""A symbol's blob: the round in which it had news last."""
+_ROUND_VISITS = 1_000
+"""Who has had no news in so many micro-batches of a bucket, and up to twice as many, is parked."""
+_PARKED_AT_ONCE = 50
 
 
 class SymbolState:
@@ -31,6 +43,7 @@ class SymbolState:
 
     def __init__(self, handle: StatefulProcessorHandle) -> None:
         self._value = handle.getValueState("small", "content binary")
+        self._parked: MapState = handle.getMapState("parked", "symbol string", "content binary")
         self._bucket: dict[str, bytes] = {}
         self._bucket_changed = False
         self._blobs: dict[str, bytes] = {}
@@ -42,22 +55,52 @@ class SymbolState:
         """Read what there is for the bucket whose turn it is at Spark's."""
         value = self._value.get()
         self._bucket = {} if value is None else decode_blobs(bytes(value[0]))
+        self._round, self._visits = _COUNTS.unpack(self._bucket.get(_HEADER, bytes(_COUNTS.size)))
         self._bucket_changed = self._changed = False
 
     def turn_to(self, symbol: str) -> None:
         """Leave the symbol whose turn it was for another."""
         self._put_away()
         self.symbol = symbol
+        if symbol not in self._bucket:
+            self._fetch(symbol)
         self._blobs = decode_blobs(self._bucket.get(symbol, b""))
 
     def save(self) -> None:
         """Write what has changed."""
         self._put_away()
         if self._bucket_changed:
+            self._visits += 1
+            if self._visits >= _ROUND_VISITS:
+                self._park()
+            self._bucket[_HEADER] = _COUNTS.pack(self._round, self._visits)
             self._value.update((encode_blobs(self._bucket),))
+
+    def _fetch(self, symbol: str) -> None:
+        """Have a symbol in the bucket that is not there, if it is parked."""
+        parked = self._parked.getValue((symbol,))
+        if parked is not None:
+            self._bucket[symbol] = bytes(parked[0])
+            self._parked.removeKey((symbol,))
+            self._bucket_changed = True
+
+    def _park(self) -> None:
+        """Park some of those that have had no news in this round; the next one begins when there are no more."""
+        current = _NUMBER.pack(self._round)
+        quiet = (
+            symbol
+            for symbol, content in self._bucket.items()
+            if symbol != _HEADER and decode_blobs(content).get(_ROUND) != current
+        )
+        doomed = list(islice(quiet, _PARKED_AT_ONCE))
+        for symbol in doomed:
+            self._parked.updateValue((symbol,), (self._bucket.pop(symbol),))
+        if len(doomed) < _PARKED_AT_ONCE:
+            self._round, self._visits = self._round + 1, 0
 
     def _put_away(self) -> None:
         if self._changed:
+            self._blobs[_ROUND] = _NUMBER.pack(self._round)
             self._bucket[self.symbol] = encode_blobs(self._blobs)
             self._bucket_changed = True
             self._changed = False
@@ -147,7 +190,7 @@ class ChunkState:
         """Keep a chunk in the place of that minute's, if there is one."""
         newest, former = self._open()
         if newest is None or minute >= newest:
-            self._state.put(self._newest, _MINUTE.pack(minute) + chunk)
+            self._state.put(self._newest, _NUMBER.pack(minute) + chunk)
             if newest is not None and minute > newest:
                 self._close(newest, former)
         else:
@@ -164,7 +207,7 @@ class ChunkState:
 
     def _open(self) -> tuple[int | None, bytes]:
         content = self._state.get(self._newest)
-        return (None, b"") if content is None else (_MINUTE.unpack_from(content)[0], content[_MINUTE.size :])
+        return (None, b"") if content is None else (_NUMBER.unpack_from(content)[0], content[_NUMBER.size :])
 
     def _close(self, minute: int, chunk: bytes) -> None:
         self._map.updateValue((self._state.symbol, minute), (chunk,))

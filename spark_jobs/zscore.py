@@ -16,7 +16,9 @@ from spark_jobs.operators import NO_RESULTS, Results, SymbolProcessor
 from spark_jobs.packing import PackedStatistics
 from spark_jobs.symbol_state import ChunkState
 
-_MINUTES, _UNMATCHED = "minutes", "unmatched"
+_CHUNKED, _UNMATCHED = "chunked", "unmatched"
+_MINUTES = "minutes"
+"""Where an earlier version kept which chunks there are."""
 
 
 class ZScoreProcessor(SymbolProcessor):
@@ -32,9 +34,9 @@ class ZScoreProcessor(SymbolProcessor):
         offered: tuple[Any, Any],
         statistics: PackedStatistics | None,
     ) -> Results:
-        minutes = np.frombuffer(self._state.get(_MINUTES) or b"", dtype="<i8")
+        kept = self._kept()
         if len(offered[0]):
-            minutes = matching.keep_prices(minutes, self._chunks, *offered)
+            kept = matching.keep_prices(kept, self._chunks, *offered)
         held = self._state.get(_UNMATCHED)
         unmatched = matching.NONE_UNMATCHED if held is None else matching.Unmatched.from_bytes(held)
         if statistics is not None:
@@ -43,9 +45,16 @@ class ZScoreProcessor(SymbolProcessor):
                 np.concatenate((unmatched.averages, statistics.averages), axis=1),
                 np.concatenate((unmatched.deviations, statistics.deviations), axis=1),
             )
-        minutes, left, scores = matching.match(minutes, self._chunks, unmatched)
-        self._state.put(_MINUTES, minutes.astype("<i8").tobytes())
+        kept, left, scores = matching.match(kept, self._chunks, unmatched)
+        self._state.put(_CHUNKED, kept.to_bytes())
+        self._state.put(_MINUTES, None)
         self._state.put(_UNMATCHED, left.to_bytes() if len(left.timestamps) else None)
         if not len(scores.timestamps):
             return NO_RESULTS
         return Results([pack_results(scores.timestamps, scores.z_scores)], len(scores.timestamps))
+
+    def _kept(self) -> matching.Chunked:
+        chunked = self._state.get(_CHUNKED)
+        if chunked is not None:
+            return matching.Chunked.from_bytes(chunked)
+        return matching.Chunked.uncounted(np.frombuffer(self._state.get(_MINUTES) or b"", dtype="<i8"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
+from spark_jobs import symbol_state
 from spark_jobs.blobs import decode_blobs, encode_blobs
 from spark_jobs.symbol_state import ChunkCache, ChunkState, SymbolState
 
@@ -20,11 +22,15 @@ class Handle:
         self.calls: Counter[str] = Counter()
         self.value: tuple[bytes] | None = None
         self.map: dict[tuple[str, int], tuple[bytes]] = {}
+        self.parked: Handle | None = None
 
     def getValueState(self, _name: str, _schema: str) -> Handle:
         return self
 
-    def getMapState(self, _name: str, _key: str, _value: str) -> Handle:
+    def getMapState(self, name: str, _key: str, _value: str) -> Handle:
+        if name == "parked":
+            self.parked = self.parked or Handle()
+            return self.parked
         return self
 
     def get(self) -> tuple[bytes] | None:
@@ -143,3 +149,40 @@ def test_symbols_of_a_bucket_keep_to_themselves(steps: list[tuple[str, str, byte
             state.turn_to(each)
             assert state.get("blob") == blobs.get(each)
             assert [chunks.load(1 + place) for place in range(len(minutes.get(each, [])))] == minutes.get(each, [])
+
+
+NEWS = st.lists(st.sets(st.sampled_from("abcdef"), min_size=1, max_size=3), max_size=40)
+
+
+@given(NEWS, st.integers(1, 4), st.integers(1, 3))
+def test_symbols_without_news_are_parked_and_come_back_as_they_were(
+    news: list[set[str]], visits: int, at_once: int
+) -> None:
+    handle, expected = Handle(), dict[str, bytes]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(symbol_state, "_ROUND_VISITS", visits)
+        patch.setattr(symbol_state, "_PARKED_AT_ONCE", at_once)
+        for number, symbols in enumerate(news):
+            state, chunks = states(handle)
+            for symbol in sorted(symbols):
+                state.turn_to(symbol)
+                assert state.get("blob") == expected.get(symbol)
+                assert expected.get(symbol) is None or chunks.load(1) == expected[symbol]
+                expected[symbol] = b"%d" % number
+                state.put("blob", expected[symbol])
+                chunks.store(1, expected[symbol])
+            state.save()
+
+
+def test_a_bucket_rewrites_only_those_that_have_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbol_state, "_ROUND_VISITS", 10)
+    handle = Handle()
+    for number in range(500):
+        state, _ = states(handle)
+        state.turn_to(f"S{number}" if number < 400 else "BTCUSDT")
+        state.put("blob", b"x" * 1_000)
+        state.save()
+    assert handle.value is not None
+    assert handle.parked is not None
+    assert len(handle.value[0]) < 3_000
+    assert len(handle.parked.map) == 400
