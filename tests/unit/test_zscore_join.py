@@ -10,7 +10,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
 from spark_jobs.matching import Chunked
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.zscore import ZScoreProcessor
