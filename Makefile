@@ -42,6 +42,16 @@ browser:
 			|| echo "Chromium could not be installed: the tests of pages are left out"; \
 	else echo "No Chromium with chromedriver (Debian: chromium, chromium-driver): the tests of pages are left out"; fi
 
+# Without FUSE the tests of power cuts are left out, and say so.
+fuse: .venv/.test
+	@if $(PYTHON) -c 'import pyfuse3' 2>/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing FUSE for the tests of power cuts"; \
+		{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends gcc libfuse3-dev fuse3 pkg-config >/dev/null \
+			&& $(PIP) --no-deps --require-hashes -r tests/chaos/requirements.txt; } \
+			|| echo "FUSE could not be installed: the tests of power cuts are left out"; \
+	else echo "No pyfuse3 (Debian: libfuse3-dev, fuse3, pkg-config): the tests of power cuts are left out"; fi
+
 setup: .venv/.test tools
 
 # Options go in ARGS: make up ARGS="--source simulator --port 0"
@@ -50,12 +60,12 @@ up: tools
 
 # Modules two at a time, as much of the time is spent waiting; then what takes the whole machine, one after the other.
 # ARGS that choose tests may choose none of either kind, which pytest answers with 5.
-test: setup browser
+test: setup browser fuse
 	$(PYTHON) -m pytest -m "not whole_machine" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? = 5 ]
 	$(PYTHON) -m pytest -m whole_machine $(ARGS) || [ $$? = 5 ]
 
 # Breaks a whole stack a hundred times and judges every result: make chaos SEED=7 ARGS="--faults 150"
-chaos: setup
+chaos: setup fuse
 	$(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # Ticks and garbage at a steady rate, all results compared at the end: make soak ARGS="--seconds 600 --rate 2000"
@@ -76,4 +86,4 @@ check: .venv/.test
 	git ls-files -z --cached --others --exclude-standard | xargs -0 .venv/bin/detect-secrets-hook
 	$(PYTHON) -m tests.audit
 
-.PHONY: help tools browser setup up test chaos soak bench check
+.PHONY: help tools browser fuse setup up test chaos soak bench check

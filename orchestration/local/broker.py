@@ -19,6 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from orchestration import endings
 from orchestration.local.java import Java
+from spark_jobs.durability import ForcedFolder
 from tickhouse.environment import helper_environment
 
 PARTITIONS = 4
@@ -136,6 +137,8 @@ class Broker:
                 raise NotReady(f"the broker's storage {data} cannot be formatted; Java ended {ended}. {' '.join(last)}")
             unfinished.rename(data)
         self.write_properties(data)
+        if self.durable:
+            ForcedFolder(self.directory).force()
 
     def command(self, java: Java, kafka_jars: Path, java_options: Sequence[str] = ()) -> list[str]:
         """The command that runs it in the foreground; SIGTERM stops it cleanly. `java_options`: further ones."""
