@@ -1,6 +1,6 @@
 """`python -m tests.chaos`: breaks a whole stack on purpose while it replays a recording, then judges every result.
 
-    python -m tests.chaos --faults 100 --seed 7 [--folder DIR] [--break marker]
+    python -m tests.chaos --faults 100 --seed 7 [--folder DIR] [--power MODE] [--break marker|durable]
 
 The stack is `tickhouse up` on adversarial ticks made from the seed. Faults, targets and their order follow from the
 seed; the moments depend on the machine as well. Exit code 0: all came back and every topic, table and collection is
@@ -18,11 +18,14 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 from tests.chaos import plan
+from tests.chaos.power import PowerFolder
 from tests.chaos.report import passed, summary
 from tests.chaos.run import Lost, Run
 from tests.chaos.victims import Stack
+from tests.chaos.volatile_disk import Mode
 from tests.reference.stream import disturb, random_walks, write_lines
 from tickhouse.settings import path_argument
 
@@ -44,7 +47,11 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=path_argument, help="where the stack lives; kept. Otherwise one that is removed"
     )
-    parser.add_argument("--break", dest="broken", choices=("marker",), help="take a safeguard away: must be found out")
+    parser.add_argument(
+        "--power", choices=get_args(Mode), help="the stack lives, durable, on a disk that can be cut off"
+    )
+    broken = ("marker", "durable")
+    parser.add_argument("--break", dest="broken", choices=broken, help="take a safeguard away: must be found out")
     options = parser.parse_args()
     # An end from outside takes the stack down like any other.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
@@ -55,20 +62,32 @@ def main() -> int:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="tickhouse-chaos-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        disk = _small_disk(folder / "disk", stack)
-        return _run(options.seed, faults, folder, disk, options.broken == "marker")
+        if options.power is None:
+            disk, power = _small_disk(folder / "disk", stack), None
+        else:
+            disk, power = None, stack.enter_context(PowerFolder(folder / "power", options.power, options.seed))
+        return _run(options.seed, faults, folder, disk, power, options.broken)
 
 
-def _run(seed: int, faults: list[plan.Fault], folder: Path, disk: Path | None, break_marker: bool) -> int:
+def _run(
+    seed: int,
+    faults: list[plan.Fault],
+    folder: Path,
+    disk: Path | None,
+    power: PowerFolder | None,
+    broken: str | None,
+) -> int:
     recording = folder / "ticks.jsonl.gz"
     # Enough for all faults to fall into the stream, at some 9 ticks a second and symbol in its own time.
     each = (_START_SECONDS + len(faults) * _SECONDS_PER_FAULT) * _SPEED * 9
     lines = disturb(random_walks(seed, SYMBOLS, each * len(SYMBOLS), gaps=0), seed, lag=5_000)
     write_lines(recording, lines)
     print(f"{len(lines)} messages of {len(SYMBOLS)} symbols in {recording}", flush=True)
-    victim = Stack((disk or folder) / "home", recording, break_marker)
+    place = power.folder if power is not None else disk or folder
+    durable = power is not None and broken != "durable"
+    victim = Stack(place / "home", recording, broken == "marker", durable)
     try:
-        run = Run(victim, faults, seed, lambda sentence: print(sentence, flush=True), str(_SPEED), disk)
+        run = Run(victim, faults, seed, lambda sentence: print(sentence, flush=True), str(_SPEED), disk, power)
         records = run.break_it()
         report = run.verdict(recording)
     except Lost as lost:

@@ -21,6 +21,7 @@ import psutil
 from spark_jobs.jobs import JOBS
 from tests.chaos import failpoints
 from tests.chaos.plan import LONG_CUT_SECONDS, SHORT_CUT_SECONDS, Fault
+from tests.chaos.power import PowerFolder
 from tests.chaos.victims import Stack
 
 _REACH_SECONDS = 60.0
@@ -46,6 +47,8 @@ class Tools:
     random: Random
     disk: Path | None
     """A small file system that the stack lives on; None if there is none."""
+    power: PowerFolder | None
+    """A disk that forgets on a power cut what was not synced, if the stack lives on one."""
     long_cut: bool
     """Whether this cut of the broker is a long one."""
 
@@ -207,6 +210,17 @@ def _kill_everything(stack: Stack, _target: str, tools: Tools) -> float:
     return time.time()
 
 
+def _power_cut(stack: Stack, _target: str, tools: Tools) -> float:
+    if tools.power is None:
+        raise NotReached("the stack does not live on a disk that can be cut off: --power")
+    tools.power.cut()
+    stack.kill()
+    tools.power.switch_off()
+    tools.power.switch_on()
+    stack.start_again()
+    return time.time()
+
+
 def _fill_disk(stack: Stack, _target: str, tools: Tools) -> float:
     if tools.disk is None:
         raise NotReached("the stack does not live on a small file system of its own")
@@ -257,6 +271,7 @@ _DEEDS: dict[str, Callable[[Stack, str, Tools], float]] = {
     "suspend service": _suspend,
     "zombie": _zombie,
     "kill everything": _kill_everything,
+    "power cut": _power_cut,
     "fill disk": _fill_disk,
     "cut broker": _cut_broker,
 }

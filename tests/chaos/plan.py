@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
     "suspend service": (8, ("kafka", "mongod", "producer", "daemon", "code-server")),
     "zombie": (1, PUBLISHERS),
     "kill everything": (0.3, (EVERYTHING,)),
+    "power cut": (0.3, (EVERYTHING,)),
     "fill disk": (0.3, (EVERYTHING,)),
     "cut broker": (0.3, (EVERYTHING,)),
     **{f"failpoint {name}": (1, targets) for name, targets in FAILPOINTS.items()},

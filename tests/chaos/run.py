@@ -16,6 +16,7 @@ from random import Random
 
 from tests.chaos.faults import NotReached, Tools, strike
 from tests.chaos.plan import EVERYTHING, Fault
+from tests.chaos.power import PowerFolder
 from tests.chaos.report import Record
 from tests.chaos.victims import Stack
 from tests.reference.compare import compare_everything
@@ -49,10 +50,20 @@ class _Board:
 
 
 class Run:
-    """A run of `faults` on a stack that replays `recording` from `speed` on; `disk`: where it lives, if small."""
+    """A run of `faults` on a stack that replays `recording` from `speed` on.
+
+    `disk`: where it lives, if small; `power`: where it lives, if a power cut can strike it.
+    """
 
     def __init__(
-        self, stack: Stack, faults: Sequence[Fault], seed: int, say: Say, speed: str, disk: Path | None = None
+        self,
+        stack: Stack,
+        faults: Sequence[Fault],
+        seed: int,
+        say: Say,
+        speed: str,
+        disk: Path | None = None,
+        power: PowerFolder | None = None,
     ) -> None:
         self._stack = stack
         self._faults = list(faults)
@@ -60,6 +71,7 @@ class Run:
         self._say = say
         self._speed = speed
         self._disk = disk
+        self._power = power
         self._board = _Board()
         self._records: list[Record] = []
         self._began = time.monotonic()
@@ -72,7 +84,9 @@ class Run:
         long_cut = True
         for number in range(len(self._faults)):
             fault = self._next()
-            tools = Tools(Random(self._random.random()), self._disk, long_cut and fault.kind == "cut broker")
+            tools = Tools(
+                Random(self._random.random()), self._disk, self._power, long_cut and fault.kind == "cut broker"
+            )
             long_cut = long_cut and fault.kind != "cut broker"
             record = Record(fault, time.monotonic() - self._began)
             self._records.append(record)
@@ -80,7 +94,7 @@ class Run:
             thread.start()
             threads.append(thread)
             time.sleep(self._random.uniform(_REST_SECONDS, 2 * _REST_SECONDS))
-            if not self._stack.running() and fault.kind != "kill everything":
+            if not self._stack.running() and fault.kind not in ("kill everything", "power cut"):
                 raise Lost(f"tickhouse up has ended: see {self._stack.output}")
         for thread in threads:
             thread.join()

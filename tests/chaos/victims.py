@@ -40,14 +40,13 @@ class Stack:
     `home` must lie in a folder of its own, in which the armed failpoints are kept beside it.
     """
 
-    def __init__(self, home: Path, recording: Path, break_marker: bool = False) -> None:
+    def __init__(self, home: Path, recording: Path, break_marker: bool = False, durable: bool = False) -> None:
         self.home = home
         self.folder = home.with_name("failpoints")
         self.output = recording.with_name("up.log")
         self._recording = recording
         self._up: subprocess.Popen[bytes] | None = None
         self._speed = "1"
-        self.folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.proxy = Proxy(port, self._broker_port)
         self._environment = {
@@ -57,6 +56,7 @@ class Stack:
             failpoints.FOLDER_VARIABLE: str(self.folder),
             failpoints.ADVERTISED_PORT_VARIABLE: str(port),
             failpoints.BREAK_VARIABLE: "marker" if break_marker else "",
+            "TICKHOUSE_DURABLE": str(durable),
             # More commits to Delta, so that more of them are met.
             "TICKHOUSE_ARCHIVE_INTERVAL_SECONDS": "8",
         }
@@ -72,6 +72,8 @@ class Stack:
     def start(self, speed: str) -> None:
         """Start it; it goes on where it was."""
         self._speed = speed
+        # A power cut may have taken it.
+        self.folder.mkdir(parents=True, exist_ok=True)
         command = [TICKHOUSE, "up", "--source", f"replay:{self._recording}", "--speed", speed, "--no-ui"]
         command += ["--home", str(self.home), "--port", "0"]
         with self.output.open("ab") as output:
