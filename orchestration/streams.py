@@ -85,6 +85,7 @@ class Streams:
             now=time.time(),
             lag=lag,
             ended=processes.how_it_ended(process) if process and not alive else None,
+            monotonic=time.monotonic(),
         )
 
     def given_up(self) -> dict[str, str]:

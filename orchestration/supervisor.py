@@ -208,18 +208,24 @@ def judge_stream(
     now: float,
     lag: int | None = None,
     ended: str | None = None,
+    monotonic: float | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> StreamView:
     """Judge a stream by its process and its heartbeat.
 
     `pid`: of the last process recorded for it, None when there never was one; `alive` and `started_at` (epoch seconds)
     are that process's. `heartbeat` may be an earlier process's: the pid in it tells. `lag` is the number of messages
-    waiting for it, None when unknown. `ended` says how it ended, where that can be known.
+    waiting for it, None when unknown. `ended` says how it ended, where that can be known. With `monotonic`, the
+    machine's monotonic clock, ages do not depend on `now`, which may have been set since.
     """
     content = heartbeat or {}
     if pid is None:
         return StreamView("stopped", heartbeat=content)
     own = content if content.get("pid") == pid else {}
+    if alive and monotonic is not None and "monotonic" in own:
+        written_at = epoch_seconds(own["written_at"])
+        now = written_at + monotonic - own["monotonic"]
+        started_at = written_at - own["running_seconds"]
     state, error = _state(own, alive, ended, started_at, now, lag, patience)
     as_it_should_be = state in ("running", "starting")
     return StreamView(

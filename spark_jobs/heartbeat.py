@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ import numpy as np
 from spark_jobs.jobs import COUNTS
 from tickhouse.contract.arrays import timestamp_texts
 
+_JUMP_SECONDS = 0.5
+
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _text(datetime.datetime.fromtimestamp(time.time(), datetime.UTC))
+
+
+def _text(moment: datetime.datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Heartbeat:
@@ -35,6 +42,9 @@ class Heartbeat:
         """By query: which micro-batch was reported last, whether it was carried out, and when it began."""
         self._waited: dict[int, int] = {}
         """By micro-batch of the job's own query: milliseconds."""
+        self._began = time.monotonic()
+        self._ahead = time.time() - self._began
+        """Of the wall clock before the monotonic one, in seconds, when it was looked at last."""
         earlier = self._earlier()
         self._content: dict[str, Any] = {
             "job": job,
@@ -122,8 +132,22 @@ class Heartbeat:
     def beat(self) -> None:
         """Write the file, whole or not at all."""
         with self._lock:
-            text = json.dumps({**self._content, "written_at": _now()})
+            self._follow_the_clock()
+            # Ages count by the monotonic clock: the other one may be set, and goes on while a machine sleeps.
+            monotonic = time.monotonic()
+            clocks = {"written_at": _now(), "monotonic": monotonic, "running_seconds": monotonic - self._began}
+            text = json.dumps({**self._content, **clocks})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".json.partial")
         temporary.write_text(text)
         temporary.replace(self._path)
+
+    def _follow_the_clock(self) -> None:
+        """State what has been noted by the wall clock as it is now, if that was set or the machine has slept."""
+        ahead = time.time() - time.monotonic()
+        jump, self._ahead = datetime.timedelta(seconds=ahead - self._ahead), ahead
+        if abs(jump.total_seconds()) < _JUMP_SECONDS:
+            return
+        for query in self._content["queries"].values():
+            if "last_progress_at" in query:
+                query["last_progress_at"] = _text(datetime.datetime.fromisoformat(query["last_progress_at"]) + jump)
