@@ -11,7 +11,9 @@ newest may be empty or cut short.
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +22,8 @@ from urllib.request import url2pathname
 from pyspark.sql import SparkSession
 
 from spark_jobs.durability import force
+
+_CRC_HEADER = struct.Struct(">4si")
 
 
 class CheckpointFiles(Protocol):
@@ -33,7 +37,7 @@ class CheckpointFiles(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None when there is none."""
+        """The content of a file; None when there is none, and nothing when it is not what was written."""
         ...
 
     def write(self, name: str, content: str) -> None:
@@ -69,10 +73,12 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes | None:
         """As `CheckpointFiles`."""
+        path = self._folder / name
         try:
-            return (self._folder / name).read_bytes()
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
+        return content if _agrees(content, path.with_name(f".{path.name}.crc")) else b""
 
     def write(self, name: str, content: str) -> None:
         """As `CheckpointFiles`."""
@@ -100,6 +106,22 @@ class LocalFiles:
         if other is None or not (other / name).exists():
             return False
         return not (self._folder.exists() and self._folder.samefile(other))
+
+
+def _agrees(content: bytes, checksums: Path) -> bool:
+    """Whether content is that of which Hadoop noted checksums; without any, or with none that are whole, it passes.
+
+    They are a header with the length of the pieces, and the CRC-32 of each piece.
+    """
+    try:
+        noted = checksums.read_bytes()
+    except FileNotFoundError:
+        return True
+    if len(noted) < _CRC_HEADER.size or noted[:4] != b"crc\0":
+        return True
+    _, piece = _CRC_HEADER.unpack_from(noted)
+    found = [zlib.crc32(content[begin : begin + piece]) for begin in range(0, len(content), piece)]
+    return noted[_CRC_HEADER.size :] == b"".join(number.to_bytes(4, "big") for number in found)
 
 
 class RemoteFiles:

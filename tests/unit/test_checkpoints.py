@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -228,3 +230,37 @@ def test_what_spark_says_of_damage_is_said_as_such(used: Path) -> None:
     assert checkpoint(used).damage_of("something else") is None
     failure = f"[CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] ... {used}/state/0/0/3.changelog: checksum"
     assert "state/0/0/3.changelog cannot be read by Spark: put back" in str(checkpoint(used).damage_of(failure))
+
+
+def _note_checksum(path: Path) -> None:
+    """As Hadoop does it: the length of the pieces, and the CRC-32 of the one piece that a small file is."""
+    checksum = zlib.crc32(path.read_bytes()).to_bytes(4, "big")
+    path.with_name(f".{path.name}.crc").write_bytes(b"crc\0" + (512).to_bytes(4, "big") + checksum)
+
+
+@pytest.mark.parametrize("name", ["offsets/3", "offsets/2", "commits/2"])
+def test_no_flipped_bit_changes_what_a_checkpoint_says(used: Path, name: str) -> None:
+    path = used / name
+    _note_checksum(path)
+    content = path.read_bytes()
+    assert checkpoint(used).inspect() is not None
+    unnoticed = 0
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointDamaged, match=f"{name} cannot be read"):
+            checkpoint(used).inspect()
+        # Without its checksum many a flipped bit goes by.
+        path.with_name(f".{path.name}.crc").rename(used / "checksum")
+        with contextlib.suppress(CheckpointDamaged):
+            checkpoint(used).inspect()
+            unnoticed += 1
+        (used / "checksum").rename(path.with_name(f".{path.name}.crc"))
+    assert unnoticed > 0
+
+
+@pytest.mark.parametrize("noted", [b"", b"crc", b"none of Hadoop's"])
+def test_checksums_that_are_not_whole_say_nothing(used: Path, noted: bytes) -> None:
+    (used / "offsets/.3.crc").write_bytes(noted)
+    assert checkpoint(used).inspect() is not None
