@@ -7,10 +7,10 @@ Loading is idempotent. A document's `_id` is its tick's identity, so writing it 
 version is recorded, in a database of its own, after the data is on disk. Whatever is cut off, repeated or done twice at
 the same time therefore leaves one document for each tick, and none is missing up to the recorded version.
 
-Where the versions behind the record cannot be followed, as their log or files are gone, the table was put back to an
-earlier state, or the collection is loaded anew, the documents that are there are compared with all of the table:
-those without a row are removed first. A record has the fingerprint of its version, too: a table that was put back and
-has gone on since has another version of that number.
+Where the versions behind the record cannot be followed, as their log or files are gone, the documents are compared
+with all of the table: those without a row are removed, and all rows written. A record has the fingerprint of its
+version, too: a table that was put back to an earlier state and has gone on since has another version of that number,
+and is loaded from its beginning.
 
 A range of versions that only adds rows is loaded by what it adds, in any order. Where rows were removed or replaced, as
 a backfill does, the order would matter: of the days concerned, all rows that are there after the range are written
@@ -388,8 +388,6 @@ def load(lakehouse: Lakehouse, store: MongoStore, windows: Sequence[str] = tuple
     with ThreadPoolExecutor(max_workers=len(windows), thread_name_prefix="load") as pool:
         for (start, kept), wanted in alike.items():
             first = start
-            if start == 0 and _remove_strangers(lakehouse, store, pool, newest, wanted):
-                newest = _newest(lakehouse, state)
             while first <= newest:
                 last = min(newest, first + VERSIONS_AT_ONCE - 1)
                 try:

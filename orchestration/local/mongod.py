@@ -15,6 +15,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from orchestration.local.broker import NotReady
+from spark_jobs.durability import force_way_to
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Mongod:
     def command(self, binary: Path) -> list[str]:
         """The command that runs it in the foreground; SIGTERM stops it cleanly. Creates its folder."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        # It forces its files to disk, and their names, but not that of its folder.
+        force_way_to(self.directory)
         command = [str(binary), "--dbpath", str(self.directory), "--port", str(self.port), "--bind_ip", "127.0.0.1"]
         command += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.5", "--networkMessageCompressors", "disabled"]
         return [*command, "--setParameter", "diagnosticDataCollectionEnabled=false"]

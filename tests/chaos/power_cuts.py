@@ -20,7 +20,7 @@ from random import Random
 from typing import NamedTuple, get_args
 
 import pymongo
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from deltalake import DeltaTable
 
 from orchestration.local import broker as kafka
@@ -35,6 +35,7 @@ from tests.chaos.volatile_disk import Mode
 
 _START_SECONDS = 60.0
 _READ_SECONDS = 30.0
+_NOT_YET = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
 _TABLE = "higher"
 _ROWS = 10
 _QUERY = "power"
@@ -130,7 +131,7 @@ def broker(trial: Trial) -> str | None:
     trial.power.switch_on()
     with running():
         group = Consumer({**reading, "enable.partition.eof": "true", "auto.offset.reset": "earliest"})
-        (found,) = group.committed([TopicPartition("results", 0)], timeout=_READ_SECONDS)
+        found = _committed(group)
         keys = _keys(group)
         group.close()
     if found.offset < acknowledged:
@@ -180,6 +181,19 @@ def outcome(part: str, folder: Path, mode: Mode, seed: int, tools: Path, durable
         except Exception as error:
             return f"refused: {type(error).__name__}: {str(error).splitlines()[0][:160]}"
     return found or "exact"
+
+
+def _committed(group: Consumer) -> TopicPartition:
+    """The marker, as soon as the broker has found out that it is the one to ask."""
+    deadline = time.monotonic() + _READ_SECONDS
+    while True:
+        try:
+            (found,) = group.committed([TopicPartition("results", 0)], timeout=_READ_SECONDS)
+            return found
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _keys(consumer: Consumer) -> list[str]:
