@@ -109,12 +109,12 @@ def broker(trial: Trial) -> str | None:
             kafka.wait_ready(node.bootstrap, lambda: process.poll() is None, _START_SECONDS)
             yield
 
-    client = {"bootstrap.servers": node.bootstrap}
+    client = {"bootstrap.servers": node.bootstrap, "log_level": "0"}
     reading = {**client, "group.id": "marker", "enable.auto.commit": "false", "isolation.level": "read_committed"}
     acknowledged = 0
     with running():
         kafka.create_topics(node.bootstrap, ["results"])
-        producer = Producer({**client, "transactional.id": "power", "log_level": "0"})
+        producer = Producer({**client, "transactional.id": "power"})
         producer.init_transactions(_START_SECONDS)
         group = Consumer(reading)
         for _ in trial.moments():
