@@ -13,10 +13,10 @@ from bench.contestants import Contestant
 from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import rounded, share
 from orchestration import processes
-from tests.reference.acceptance import accept
+from tests.reference.acceptance import read
 from tests.reference.compare import judge_scores, judge_seconds, judge_stats
 from tests.reference.forms import scores_value, seconds_value, stats_value, topic_results
-from tests.reference.model import Expected, Message, evaluate
+from tests.reference.model import Expected, evaluate, keyed
 from tests.reference.readers import read_system
 from tests.reference.report import Tally, tally
 from tests.reference.snapshot import Snapshot
@@ -28,7 +28,7 @@ _QUIET_SECONDS = 12.0
 _COMPLETE_SECONDS = 3.0
 _MOST_SECONDS = 150.0
 _LOOK_SECONDS = 1.0
-_ANY_TIME = 10**15
+_ANY_TIME = 2**43
 
 
 def lines(seed: int, ticks: int) -> list[tuple[None, bytes, bytes]]:
@@ -39,12 +39,12 @@ def lines(seed: int, ticks: int) -> list[tuple[None, bytes, bytes]]:
     """
     walks = random_walks(seed, SYMBOLS, ticks)
     disturbed = disturb(walks, seed, Shares(malformed=0, spelled=0))
-    return [(None, accept(line.value, _ANY_TIME).symbol.encode(), line.value) for line in disturbed]
+    return [(None, read(line.value).symbol.encode(), line.value) for line in disturbed]
 
 
 def statistics_owed(messages: list[tuple[None, bytes, bytes]]) -> int:
     """How many of these messages have final statistics."""
-    return len(evaluate(Message(0, place, _ANY_TIME, value) for place, (_, _, value) in enumerate(messages)).stats)
+    return len(evaluate(keyed(0, place, _ANY_TIME, value) for place, (_, _, value) in enumerate(messages)).stats)
 
 
 def correctness(ground: Ground, contestant: Contestant, owed: int, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from orchestration.local.ports import free_port
 from orchestration.mongo_load import BULK, Document, MongoStore, documents_of, load
 from spark_jobs.archive import TableTarget, append, create_table
 from spark_jobs.messages import form_messages, pack_results
-from spark_jobs.published import table_rows
+from spark_jobs.published import read_results, table_rows
 from tickhouse.contract.names import WINDOWS, ZSCORE_TOPIC
 
 _FIRST_MS = 1_746_709_560_000
@@ -64,7 +64,8 @@ def _scores(first: int, count: int) -> pa.RecordBatch:
     times = _FIRST_MS + 100 * np.arange(first, first + count)
     packed = pack_results(times, random.normal(size=(len(WINDOWS), count)))
     _, messages = form_messages(ZSCORE_TOPIC, [("BTCUSDT", packed)])
-    return table_rows("zscores", pa.array(messages, pa.binary()))
+    values = pa.array(messages, pa.binary())
+    return table_rows("zscores", read_results(ZSCORE_TOPIC, pa.array([b"BTCUSDT"] * len(messages)), values))
 
 
 def _load(uri: str, lakehouse: Path) -> float:

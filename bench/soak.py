@@ -40,7 +40,7 @@ from orchestration.local.ports import free_port
 from orchestration.settings import OrchestrationSettings
 from orchestration.status import archive_lag, stream_lag
 from spark_jobs.jobs import JOBS, TOPICS
-from tests.reference.acceptance import Rejected, Tick, accept, milliseconds_of
+from tests.reference.acceptance import Rejected, Tick, accept, milliseconds_of, read
 from tests.reference.compare import compare_everything
 from tests.reference.fuzz import fuzz
 from tests.reference.spelling import canonical
@@ -49,7 +49,7 @@ from tickhouse.settings import path_argument
 
 _LOOK_SECONDS = 5.0
 _GARBAGE_KINDS = 20_000
-_ANY_TIME = 10**15
+_ANY_TIME = 2**43
 _LARGEST_MESSAGE = 1_000_000
 Payload = tuple[bytes | None, bytes | None]
 """Key and value."""
@@ -119,12 +119,12 @@ def ticks(seed: int, symbols: int, count: int) -> list[Payload]:
     """Lines of an adversarial stream without garbage, each with its symbol as key."""
     names = [f"SOAK{number:03}" for number in range(symbols)]
     lines = disturb(random_walks(seed, names, count), seed, Shares(malformed=0), lag=0)
-    return [(accept(line.value, _ANY_TIME).symbol.encode(), line.value) for line in lines]
+    return [(read(line.value).symbol.encode(), line.value) for line in lines]
 
 
 def old_ticks() -> Iterator[Payload]:
-    """Ticks about the beginning of time, the change of calendars and the epoch, which every store must keep as well."""
-    for number, begin in enumerate(("0001-01-01T00:00:00Z", "1582-10-04T23:59:30Z", "1969-12-31T23:59:30Z")):
+    """Ticks of the epoch, a leap day and the turn of a century, which every store must keep as well."""
+    for number, begin in enumerate(("1970-01-01T00:00:00Z", "1972-02-29T23:59:30Z", "1999-12-31T23:59:30Z")):
         symbol = f"OLD{number}"
         for position in range(600):
             tick = Tick(symbol, milliseconds_of(begin) + 100 * position, 10**8 * (1 + position * 7 % 13))
@@ -132,15 +132,16 @@ def old_ticks() -> Iterator[Payload]:
 
 
 def garbage(seed: int, keys: list[bytes]) -> list[Payload]:
-    """Messages of every kind that are not ticks at any time, half of them under the keys of symbols."""
+    """Messages of every kind that are not ticks at any time, many of them under the keys of symbols."""
     random = Random(f"garbage {seed}")
     found: list[Payload] = []
-    for value, _ in fuzz(seed, 2 * _GARBAGE_KINDS):
+    for fuzzed in fuzz(seed, 2 * _GARBAGE_KINDS):
+        key = random.choice((None, fuzzed.key, random.choice(keys)))
         try:
-            accept(value, _ANY_TIME)
+            accept(key, fuzzed.value, _ANY_TIME)
         except Rejected:
-            if len(value or b"") < _LARGEST_MESSAGE:
-                found.append((random.choice((None, random.choice(keys))), value))
+            if len(fuzzed.value or b"") < _LARGEST_MESSAGE:
+                found.append((key, fuzzed.value))
     return found
 
 

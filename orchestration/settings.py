@@ -27,6 +27,7 @@ from orchestration.processes import write_json
 from producer.recordings.errors import RecordingError
 from producer.recordings.location import path_of
 from spark_jobs.kafka_access import KafkaSettings
+from tickhouse.contract.names import SYMBOL_PATTERN
 from tickhouse.environment import PREFIX, in_the_cloud
 from tickhouse.settings import LocationSetting, PathSetting, absolute
 
@@ -132,8 +133,8 @@ class OrchestrationSettings(KafkaSettings):
     @field_validator("symbols")
     @classmethod
     def _symbol_names(cls, value: list[str]) -> list[str]:
-        if not value or not all(re.fullmatch(r"[A-Z0-9._-]{1,32}", symbol) for symbol in value):
-            raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: capital letters, digits, dot, underscore, hyphen")
+        if not value or not all(re.fullmatch(SYMBOL_PATTERN, symbol) for symbol in value):
+            raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: capital letters, digits, ._-, kana, Han, Hangul")
         return list(dict.fromkeys(value))
 
     @field_validator("mongo_uri")

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from producer.kafka_access import KafkaSettings
+from tickhouse.contract.names import SYMBOL_PATTERN
 from tickhouse.settings import PathSetting
 
 REPLAY_PREFIX = "replay:"
@@ -70,7 +71,7 @@ class ProducerSettings(KafkaSettings):
     @field_validator("symbols")
     @classmethod
     def _symbol_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not all(re.fullmatch(r"[A-Z0-9._-]{1,32}", symbol) for symbol in value):
+        if not value or not all(re.fullmatch(SYMBOL_PATTERN, symbol) for symbol in value):
             raise ValueError("needs symbols such as BTCUSDT,ETHUSDT: letters, digits, dot, underscore, hyphen")
         return tuple(dict.fromkeys(value))
 

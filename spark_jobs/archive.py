@@ -23,8 +23,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from pyspark.sql import Row, SparkSession
 
 from spark_jobs.delta_log import force_commits, set_torn_commits_aside
-from spark_jobs.offset_ranges import OffsetRange, read, values
-from spark_jobs.published import table_rows
+from spark_jobs.offset_ranges import OffsetRange, read, record_batch
+from spark_jobs.published import read_results, table_rows
 from spark_jobs.settings import StreamSettings
 from spark_jobs.table_lock import table_lock
 from spark_jobs.tables import arrow_schema
@@ -77,21 +77,31 @@ def create_table(target: TableTarget) -> str:
 
 def archive_batch(
     spark: SparkSession, wanted: OffsetRange, client: Mapping[str, str], query_id: str, batch: int, target: TableTarget
-) -> None:
+) -> int:
     """Append a micro-batch, given as its offsets on a topic, to the table that is the topic's copy, once.
 
-    `client`: librdkafka settings for reaching the brokers.
+    `client`: librdkafka settings for reaching the brokers. Returns how many of the messages are no results.
     """
-    in_one_task(spark, partial(_copy, wanted, client, query_id, batch, target), "done boolean")
+    (row,) = in_one_task(spark, partial(_copy, wanted, client, query_id, batch, target), "foreign bigint")
+    foreign: int = row["foreign"]
+    return foreign
 
 
 def _copy(
     wanted: OffsetRange, client: Mapping[str, str], query_id: str, batch: int, target: TableTarget
 ) -> Iterator[pa.RecordBatch]:
     """The task side."""
-    rows = (table_rows(target.table, values(messages)) for messages in read(wanted, client))
-    append(target, rows, query_id, batch)
-    yield pa.RecordBatch.from_pydict({"done": [True]})
+    foreign = 0
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        nonlocal foreign
+        for messages in map(record_batch, read(wanted, client)):
+            results = read_results(wanted.topic, messages.column("key"), messages.column("value"))
+            foreign += len(messages) - len(results.rows)
+            yield table_rows(target.table, results)
+
+    append(target, rows(), query_id, batch)
+    yield pa.RecordBatch.from_pydict({"foreign": pa.array([foreign], pa.int64())})
 
 
 def in_one_task(spark: SparkSession, write: Callable[[], Iterator[pa.RecordBatch]], report: str) -> list[Row]:

@@ -15,9 +15,29 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 _MESSAGES = 20_000
+RECORD_SCHEMA = pa.schema(
+    [
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        # As whole milliseconds, negative where there is none: brokers take times that no type of timestamps can hold.
+        ("timestamp", pa.int64()),
+        ("key", pa.binary()),
+        ("value", pa.binary()),
+    ]
+)
+"""Kafka records."""
 _POLL_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
 
@@ -51,17 +71,22 @@ def values(messages: list[Message]) -> pa.Array:
 
 
 def record_batch(messages: list[Message]) -> pa.RecordBatch:
-    """n ≥ 1 records of one topic as Spark's reader gives them: topic, partition, offset, timestamp and value."""
-    milliseconds = pa.array([message.timestamp()[1] for message in messages], pa.timestamp("ms", tz="UTC"))
-    return pa.RecordBatch.from_pydict(
-        {
-            "topic": pa.repeat(pa.scalar(messages[0].topic(), pa.string()), len(messages)),
-            "partition": pa.array([message.partition() for message in messages], pa.int32()),
-            "offset": pa.array([message.offset() for message in messages], pa.int64()),
-            "timestamp": milliseconds.cast(pa.timestamp("us", tz="UTC")),
-            "value": values(messages),
-        }
+    """n ≥ 1 records of one topic as rows of `RECORD_SCHEMA`."""
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.repeat(pa.scalar(messages[0].topic(), pa.string()), len(messages)),
+            pa.array([message.partition() for message in messages], pa.int32()),
+            pa.array([message.offset() for message in messages], pa.int64()),
+            pa.array([_milliseconds(*message.timestamp()) for message in messages], pa.int64()),
+            pa.array([message.key() for message in messages], pa.binary()),
+            values(messages),
+        ],
+        schema=RECORD_SCHEMA,
     )
+
+
+def _milliseconds(kind: int, milliseconds: int) -> int:
+    return -1 if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
 
 
 class RangeReader:

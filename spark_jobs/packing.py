@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from spark_jobs.blobs import decode_blobs, encode_blobs
-from spark_jobs.published import read_statistics
+from spark_jobs.published import read_results
 from tickhouse.contract.arrays import Floats, Integers
-from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.batch_validation import Verdicts, accept_batch
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC, WINDOWS
 
 _MOST_MESSAGES = 500_000
@@ -68,15 +68,13 @@ def bucket_of(symbol: str, buckets: int) -> int:
     return zlib.crc32(symbol.encode()) % buckets
 
 
-def record_milliseconds(batch: pa.RecordBatch) -> Integers:
-    """The Kafka timestamps of a batch in milliseconds since the epoch, one for each row."""
-    microseconds = batch.column("timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    milliseconds: Integers = microseconds.to_numpy(zero_copy_only=False) // 1_000
-    return milliseconds
+def verdicts_on(batch: pa.RecordBatch) -> Verdicts:
+    """What the accept rule says of each of n Kafka records (`offset_ranges.RECORD_SCHEMA`)."""
+    return accept_batch(batch.column("key"), batch.column("value"), batch.column("timestamp").to_numpy())
 
 
 def pack(batches: Iterable[pa.RecordBatch], *, buckets: int) -> Iterator[pa.RecordBatch]:
-    """Kafka records (topic, partition, offset, timestamp, value) to rows of `PACKED_TYPE`.
+    """Kafka records (`offset_ranges.RECORD_SCHEMA`) to rows of `PACKED_TYPE`.
 
     One row for each bucket, out of some `_MOST_MESSAGES` at a time.
     """
@@ -105,7 +103,7 @@ def _rows(packed: Mapping[tuple[str, str], list[Words]], buckets: int) -> pa.Rec
 
 
 def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Words]]:
-    verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
+    verdicts = verdicts_on(batch)
     kafka = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("offset", "partition"))
     words = np.stack((*kafka, verdicts.timestamps, verdicts.prices)).astype("<i8")
     for symbol, mine in verdicts.ticks_by_symbol():
@@ -115,15 +113,17 @@ def _pack_ticks(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Words]]:
 
 
 def _pack_statistics(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Words]]:
-    block = read_statistics(batch.column("value"))
-    offsets = batch.column("offset").to_numpy(zero_copy_only=False)
-    integers = np.stack((offsets, block.timestamps)).astype("<i8").view("<f8")
-    words = np.concatenate((integers, block.averages, block.deviations)).astype("<f8")
-    symbols = block.symbols.dictionary_encode()
-    of_symbol = symbols.indices.to_numpy()
+    results = read_results(MOVING_TOPIC, batch.column("key"), batch.column("value"))
+    if not len(results.rows):
+        return
+    averages, deviations, _ = results.columns
+    offsets = batch.column("offset").to_numpy()[results.rows]
+    integers = np.stack((offsets, results.timestamps)).astype("<i8").view("<f8")
+    words = np.concatenate((integers, averages, deviations)).astype("<f8")
+    of_symbol = results.symbols.indices.to_numpy()
     order = np.argsort(of_symbol, kind="stable")
     ends = np.cumsum(np.bincount(of_symbol))
-    for symbol, mine in zip(symbols.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True):
+    for symbol, mine in zip(results.symbols.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True):
         yield symbol, _STATISTICS, words[:, mine]
 
 

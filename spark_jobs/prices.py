@@ -18,12 +18,11 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.archive import TableTarget, append, in_one_task
 from spark_jobs.offset_ranges import OffsetRange, read, record_batch
-from spark_jobs.packing import record_milliseconds
+from spark_jobs.packing import verdicts_on
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
 from spark_jobs.tables import arrow_schema
 from tickhouse.contract.arrays import Integers
-from tickhouse.contract.batch_validation import accept_batch
 
 ROW_TYPE = (
     "symbol string, price decimal(18,8), timestamp timestamp, raw binary, reason string,"
@@ -52,7 +51,7 @@ _REPORT_SCHEMA = pa.schema([("kept", pa.int64()), ("refused", pa.int64()), ("eve
 def classify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For `mapInArrow`: Kafka records to rows that either have a price or a reason why not."""
     for batch in batches:
-        verdicts = accept_batch(batch.column("value"), record_milliseconds(batch))
+        verdicts = verdicts_on(batch)
         rejected = verdicts.of_symbol < 0
         symbols = pa.DictionaryArray.from_arrays(
             pa.array(verdicts.of_symbol, mask=rejected), pa.array(verdicts.symbols, pa.string())

@@ -11,9 +11,12 @@ from tickhouse.contract.batch_validation import accept_batch
 from tickhouse.contract.validation import Rejection, Tick
 
 
-def batch_verdicts(values: Sequence[bytes | None], record_timestamps: Sequence[int]) -> list[Tick | Rejection]:
+def batch_verdicts(
+    keys: Sequence[bytes | None], values: Sequence[bytes | None], record_timestamps: Sequence[int | None]
+) -> list[Tick | Rejection]:
     """What `accept_batch` says of each message."""
-    verdicts = accept_batch(pa.array(values, pa.binary()), np.array(record_timestamps, dtype=np.int64))
+    times = np.array([-1 if time is None else time for time in record_timestamps], dtype=np.int64)
+    verdicts = accept_batch(pa.array(keys, pa.binary()), pa.array(values, pa.binary()), times)
     assert len(set(verdicts.symbols)) == len(verdicts.symbols)
     found: list[Tick | Rejection] = []
     columns = (verdicts.of_symbol, verdicts.prices, verdicts.timestamps)

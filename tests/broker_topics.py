@@ -11,17 +11,22 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from spark_jobs.topics import TopicWatch, look
+from tests.reference.acceptance import right_key
 
 
 def transact(
     broker: str, topic: str, texts: Sequence[str], *, commit: bool = True, partitions: Sequence[int] = (0, 1)
 ) -> None:
-    """One that puts every text, a # in it being the partition's number, on every partition; its end takes an offset."""
+    """One that puts every text, a # in it being the partition's number, on every partition; its end takes an offset.
+
+    Ticks have the key that they must have.
+    """
     producer = Producer({"bootstrap.servers": broker, "transactional.id": f"{topic}-{uuid.uuid4()}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for partition, text in itertools.product(partitions, texts):
-        producer.produce(topic, text.replace("#", str(partition)), partition=partition)
+        value = text.replace("#", str(partition)).encode()
+        producer.produce(topic, value, right_key(value), partition=partition)
     producer.flush(30)
     producer.commit_transaction(30) if commit else producer.abort_transaction(30)
     # The brokers note the end in each partition a moment after they have said that it is ended.

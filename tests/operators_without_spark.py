@@ -18,6 +18,7 @@ from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 from spark_jobs.blobs import decode_blobs
 from spark_jobs.messages import form_messages
 from spark_jobs.moving import MovingProcessor
+from spark_jobs.offset_ranges import RECORD_SCHEMA
 from spark_jobs.operators import SymbolProcessor
 from spark_jobs.packing import pack
 from spark_jobs.trend import TrendProcessor
@@ -35,6 +36,7 @@ class Message(NamedTuple):
     partition: int
     offset: int
     timestamp: int
+    key: bytes
     value: bytes
 
 
@@ -84,11 +86,8 @@ class Stream:
 
     def run(self, messages: Sequence[Message]) -> None:
         """One micro-batch."""
-        columns = zip(*messages, strict=True)
-        names = ("topic", "partition", "offset", "timestamp", "value")
-        kinds = (pa.string(), pa.int32(), pa.int64(), pa.timestamp("ms", "UTC"), pa.binary())
-        arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
-        for packed in pack([pa.RecordBatch.from_arrays(arrays, names=list(names))], buckets=_BUCKETS):
+        records = pa.RecordBatch.from_pylist([message._asdict() for message in messages], schema=RECORD_SCHEMA)
+        for packed in pack([records], buckets=_BUCKETS):
             for row in packed.to_pylist():
                 for result in self._operator(row["bucket"]).handleInputRows((row["bucket"],), iter([Row(**row)]), None):
                     for topic, results in zip(self.published, result.results, strict=False):
@@ -106,6 +105,10 @@ Published = dict[str, list[bytes]]
 """The messages of the output topics, in the order in which they were published, by table."""
 
 
+def _message(topic: str, offset: int, time: int, value: bytes) -> Message:
+    return Message(topic, 0, offset, time, json.loads(value)["symbol"].encode(), value)
+
+
 def publish(
     values: Sequence[tuple[int, bytes]], lateness_ms: int, batches: Sequence[int] = (), pace: Sequence[int] = ()
 ) -> Published:
@@ -114,14 +117,14 @@ def publish(
     `batches`: sizes of their micro-batches, over and over. `pace`: how many ticks and, in turn, statistics each
     micro-batch of the zscore stream takes.
     """
-    ticks = [Message(TICKS_TOPIC, 0, offset, time, value) for offset, (time, value) in enumerate(values)]
+    ticks = [_message(TICKS_TOPIC, offset, time, value) for offset, (time, value) in enumerate(values)]
     moving = Stream(MovingProcessor, lateness_ms, (MOVING_TOPIC,))
     trend = Stream(TrendProcessor, lateness_ms, (HIGHER_TOPIC, LOWER_TOPIC))
     for batch in _cut(ticks, batches or [len(ticks)]):
         moving.run(batch)
         trend.run(batch)
     statistics = [
-        Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(moving.published[MOVING_TOPIC])
+        _message(MOVING_TOPIC, offset, 0, value) for offset, value in enumerate(moving.published[MOVING_TOPIC])
     ]
     zscore = Stream(ZScoreProcessor, lateness_ms, (ZSCORE_TOPIC,))
     paces = list(pace) or [len(ticks), len(statistics)]

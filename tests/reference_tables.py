@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 
 from tests.reference.acceptance import format_timestamp
 from tests.reference.ideal import snapshot
-from tests.reference.model import Expected, Message, evaluate
+from tests.reference.model import Expected, Message, evaluate, keyed
 from tests.reference.stream import random_walks
 
 _TIME = pa.timestamp("us", "UTC")
@@ -63,7 +63,7 @@ def messages(seed: int, symbols: Sequence[str], ticks: int) -> list[Message]:
         if number == len(walk) // 2:
             sent.append(b"no tick")
             times.append(tick.timestamp + _DELAY_MS)
-    return [Message(0, offset, time, value) for offset, (time, value) in enumerate(zip(times, sent, strict=True))]
+    return [keyed(0, offset, time, value) for offset, (time, value) in enumerate(zip(times, sent, strict=True))]
 
 
 def make(lakehouse: Path, seed: int, symbols: Sequence[str], ticks: int) -> Expected:

@@ -2,7 +2,7 @@
 
     python -m tests.spark_verdicts RECORDS CLASSIFIED PACKED
 
-All are Parquet files: `RECORDS` holds topic, partition, offset, timestamp and value; the other two are written. To be
+All are Parquet files: `RECORDS` holds Kafka records (`offset_ranges.RECORD_SCHEMA`); the other two are written. To be
 run as a process of its own, in the environment of a stream job.
 """
 

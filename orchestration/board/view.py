@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlencode
 
-from tickhouse.contract.names import WINDOWS
+from tickhouse.contract.names import SYMBOL_PATTERN, WINDOWS
+from tickhouse.contract.validation import END_MS
 
 SPANS: dict[str, int] = {"5min": 300_000, "15min": 900_000, "1h": 3_600_000}
 """Name in an address and length in milliseconds of each stretch of time that can be shown."""
@@ -22,8 +23,7 @@ DEFAULT_SPAN = "15min"
 
 Theme = Literal["light", "dark"]
 
-_END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
-_SYMBOL = re.compile(r"[A-Z0-9._-]{1,32}")
+_SYMBOL = re.compile(SYMBOL_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def view_of(symbol: Any, window: Any, span: Any, symbols: Sequence[str], zoom: A
 
 def _zoom(told: Any) -> tuple[int, int] | None:
     match told:
-        case [int(first), int(last)] if 0 <= first < last < _END_MS:
+        case [int(first), int(last)] if 0 <= first < last < END_MS:
             return first, last
     return None
 

@@ -12,7 +12,7 @@ from orchestration.settings import PROJECT_ROOT
 from spark_jobs.ordering import BEFORE_ALL, admit
 from spark_jobs.sliding import advance, empty_index
 from tests.reference.ideal import average, deviation, zscore
-from tests.reference.model import LATENESS_MS, Message, evaluate
+from tests.reference.model import LATENESS_MS, evaluate, keyed
 
 DAY = "2025-05-08T"
 UNITS = 10**8
@@ -42,7 +42,7 @@ class _Chunks(dict[int, bytes]):
 def test_the_example() -> None:
     sent, results = tables()
     messages = [
-        Message(0, int(offset), 2**52, f'{{"symbol":"X","price":{price},"timestamp":"{DAY}{time}Z"}}'.encode())
+        keyed(0, int(offset), 2**43, f'{{"symbol":"X","price":{price},"timestamp":"{DAY}{time}Z"}}'.encode())
         for offset, time, price, _ in sent
     ]
     expected = evaluate(messages)

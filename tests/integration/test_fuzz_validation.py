@@ -22,6 +22,7 @@ import pytest
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
+from spark_jobs.offset_ranges import RECORD_SCHEMA
 from spark_jobs.packing import pack, unpack
 from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
@@ -46,9 +47,9 @@ def messages() -> list[Fuzzed]:
 @pytest.fixture(scope="module")
 def expected(messages: list[Fuzzed]) -> Verdicts:
     verdicts: Verdicts = {}
-    for offset, (value, record_timestamp) in enumerate(messages):
+    for offset, message in enumerate(messages):
         try:
-            tick = acceptance.accept(value, record_timestamp)
+            tick = acceptance.accept(*message)
         except acceptance.Rejected:
             continue
         verdicts[offset] = (tick.symbol, tick.units, tick.timestamp)
@@ -59,15 +60,15 @@ def expected(messages: list[Fuzzed]) -> Verdicts:
 @pytest.fixture(scope="module")
 def records(messages: list[Fuzzed]) -> pa.Table:
     return pa.table(
-        {
-            "topic": pa.array([TICKS_TOPIC] * len(messages)),
-            "partition": pa.array([0] * len(messages), pa.int32()),
-            "offset": pa.array(range(len(messages)), pa.int64()),
-            "timestamp": pa.array([message.record_timestamp * 1_000 for message in messages], pa.int64()).cast(
-                pa.timestamp("us", tz="UTC")
-            ),
-            "value": pa.array([message.value for message in messages], pa.binary()),
-        }
+        [
+            [TICKS_TOPIC] * len(messages),
+            [0] * len(messages),
+            range(len(messages)),
+            [-1 if message.record_timestamp is None else message.record_timestamp for message in messages],
+            [message.key for message in messages],
+            [message.value for message in messages],
+        ],
+        schema=RECORD_SCHEMA,
     )
 
 

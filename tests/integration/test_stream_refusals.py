@@ -29,6 +29,7 @@ from orchestration.skipping import SkipFailed
 from spark_jobs.jobs import TOPICS
 from spark_jobs.refusals import EXIT_CODE
 from tests.broker_topics import remove_topics
+from tests.reference.acceptance import right_key
 from tests.reference.compare import judge_stats
 from tests.reference.forms import stats_value, topic_results
 from tests.reference.model import INPUT_TOPIC, evaluate
@@ -101,7 +102,7 @@ def feed(bootstrap: str, lines: Iterator[Line], count: int) -> int:
     """Produce the next lines of a stream of ticks, bad ones among them; returns how many."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for line in islice(lines, count):
-        producer.produce(INPUT_TOPIC, line.value, partition=1)
+        producer.produce(INPUT_TOPIC, line.value, right_key(line.value), partition=1)
     assert producer.flush(30) == 0
     return count
 

@@ -16,16 +16,14 @@ MOST_AHEAD_MS = 60_000
 DAY_MS = 86_400_000
 
 _REQUIRED = ("symbol", "price", "timestamp")
-_SYMBOL_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_ASCII_OF_SYMBOLS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+SCRIPTS = ((0x3041, 0x3096), (0x30A1, 0x30FA), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3))
+"""Code points from and to that a symbol may have beside ASCII: hiragana, katakana, Han (twice), Hangul."""
 _DIGITS = frozenset("0123456789")
 _BLANKS = frozenset(" \t\n\r")
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LITERALS = ("true", "false", "null")
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-# The Gregorian calendar repeats every 400 years; `datetime.date` begins at year 1, RFC 3339 at year 0: which counts
-# as far as its offset takes it into year 1, where the timestamps of Delta and Python begin.
-_CYCLE_YEARS = 400
-_CYCLE_DAYS = 146_097
 
 
 class Rejected(ValueError):
@@ -47,8 +45,28 @@ class Scalar(NamedTuple):
     text: str
 
 
-def accept(value: bytes | None, record_timestamp: int) -> Tick:
-    """The tick in a message's value, or `Rejected`. `record_timestamp` is the Kafka record's own, in ms."""
+def accept(key: bytes | None, value: bytes | None, record_timestamp: int | None) -> Tick:
+    """The tick in a message, or `Rejected`. `record_timestamp`: the Kafka record's own, in ms; None or -1 if absent."""
+    tick = read(value)
+    if record_timestamp is None or not FIRST_MS <= record_timestamp <= LAST_MS:
+        raise Rejected("the record's own timestamp is absent or outside 1970 to 2261")
+    if key is None or key.decode("utf-8", "replace") != tick.symbol or key != tick.symbol.encode():
+        raise Rejected("the key is not the symbol")
+    if tick.timestamp - record_timestamp > MOST_AHEAD_MS:
+        raise Rejected("timestamp is more than 60 s ahead of the record's")
+    return tick
+
+
+def right_key(value: bytes | None) -> bytes | None:
+    """The key that a message with this value must have; None where it is no tick with any."""
+    try:
+        return read(value).symbol.encode()
+    except Rejected:
+        return None
+
+
+def read(value: bytes | None) -> Tick:
+    """The tick in a message's value alone, or `Rejected`."""
     if value is None:
         raise Rejected("tombstone")
     try:
@@ -68,10 +86,7 @@ def accept(value: bytes | None, record_timestamp: int) -> Tick:
             raise Rejected(f"{name} is missing")
     symbol = _symbol(found["symbol"])
     units = _price(found["price"])
-    timestamp = _timestamp(found["timestamp"])
-    if timestamp - record_timestamp > MOST_AHEAD_MS:
-        raise Rejected("timestamp is more than 60 s ahead of the record's")
-    return Tick(symbol, timestamp, units)
+    return Tick(symbol, _timestamp(found["timestamp"]), units)
 
 
 def _symbol(scalar: Scalar) -> str:
@@ -79,8 +94,9 @@ def _symbol(scalar: Scalar) -> str:
         raise Rejected("symbol is not a string")
     if not 1 <= len(scalar.text) <= 32:
         raise Rejected("symbol must have 1 to 32 characters")
-    if not _SYMBOL_CHARACTERS.issuperset(scalar.text):
-        raise Rejected("symbol has a character other than A-Z0-9._-")
+    for letter in scalar.text:
+        if letter not in _ASCII_OF_SYMBOLS and not any(first <= ord(letter) <= last for first, last in SCRIPTS):
+            raise Rejected("symbol has a character other than A-Z0-9._-, kana, Han and Hangul")
     return scalar.text
 
 
@@ -145,8 +161,8 @@ def milliseconds_of(text: str) -> int:
         rest = rest[1 + length :]
     moment = (_day_number(year, month, day) * 1440 + hour * 60 + minute - _zone_minutes(rest)) * 60_000
     moment += second * 1000 + millisecond
-    if not _FIRST_MS <= moment <= _LAST_MS:
-        raise Rejected("timestamp is outside the years 0001 to 9999 in UTC")
+    if not FIRST_MS <= moment <= LAST_MS:
+        raise Rejected("timestamp is outside the years 1970 to 2261 in UTC")
     return moment
 
 
@@ -168,26 +184,23 @@ def _figure(text: str) -> int:
 
 
 def _day_number(year: int, month: int, day: int) -> int:
-    shift = 1 if year < 5000 else 0
     try:
-        ordinal = date(year + shift * _CYCLE_YEARS, month, day).toordinal()
+        return date(year, month, day).toordinal() - _EPOCH_DAY
     except ValueError as error:
         raise Rejected(f"timestamp has an impossible date: {error}") from error
-    return ordinal - shift * _CYCLE_DAYS - _EPOCH_DAY
 
 
-_FIRST_MS = _day_number(1, 1, 1) * DAY_MS
-_LAST_MS = (_day_number(9999, 12, 31) + 1) * DAY_MS - 1
+FIRST_MS = 0
+LAST_MS = (_day_number(2261, 12, 31) + 1) * DAY_MS - 1
 
 
 def format_timestamp(moment: int) -> str:
     """ms since the epoch as published: 2025-05-08T13:06:00.000Z."""
     days, rest = divmod(moment, DAY_MS)
-    shift = 1 if days < _day_number(5000, 1, 1) else 0
-    day = date.fromordinal(days + _EPOCH_DAY + shift * _CYCLE_DAYS)
+    day = date.fromordinal(days + _EPOCH_DAY)
     clock, millisecond = divmod(rest, 1000)
     time = str(timedelta(seconds=clock)).rjust(8, "0")
-    return f"{day.year - shift * _CYCLE_YEARS:04}-{day.month:02}-{day.day:02}T{time}.{millisecond:03}Z"
+    return f"{day.year:04}-{day.month:02}-{day.day:02}T{time}.{millisecond:03}Z"
 
 
 def number_end(text: str, start: int) -> int:

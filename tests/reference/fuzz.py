@@ -12,14 +12,37 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
-from tests.reference.acceptance import DAY_MS, MOST_AHEAD_MS, Tick, format_timestamp, milliseconds_of
+from tests.reference.acceptance import (
+    DAY_MS,
+    FIRST_MS,
+    LAST_MS,
+    MOST_AHEAD_MS,
+    SCRIPTS,
+    Tick,
+    format_timestamp,
+    milliseconds_of,
+    right_key,
+)
 from tests.reference.spelling import MALFORMED, any_spelling, canonical, plain_number
 
 _NOON = milliseconds_of("2025-05-08T12:00:00Z")
-_FIRST = milliseconds_of("0001-01-01T00:00:00Z")
-_LAST = milliseconds_of("9999-12-31T23:59:59.999Z")
+# What can be written, though it is no tick's time.
+_YEAR_1 = -719_162 * DAY_MS
+_YEAR_10000 = 2_932_897 * DAY_MS
 _MOST_UNITS = 10**18 - 1
 _SYMBOL_LETTERS = "ABCXYZ019._-"
+_BORDERS = tuple(chr(border) for script in SCRIPTS for border in script)
+_BEYOND_BORDERS = tuple(chr(border) for first, last in SCRIPTS for border in (first - 1, last + 1))
+# Letters or digits to the Unicode tables of some version, or what normal forms would make one that may be.
+_FOREIGN_LETTERS = (
+    *("\u0391", "\u0412", "\uff21", "\u0661", "\u00c5", "\u1100\u1161", "\uff76", "\u3031", "\u30fc", "\u31f0"),
+    *("\U00020000", "\U00031350", "\U0002ebf0", "\U0001b000", "\U0001b132", "\u9fff\u0300", "\ua7da", "\U00010d40"),
+)
+_RECORD_TIMES = (
+    *(-1, None, -(10**16), 10**16, -(2**63), 2**63 - 1, FIRST_MS, FIRST_MS - 1, LAST_MS, LAST_MS + 1),
+    *((2**63 - 1) // 1_000, (2**63 - 1) // 1_000 + 1, -(2**63) // 1_000, -(2**63) // 1_000 - 1),
+    *(_YEAR_1, _YEAR_10000 - 1, _YEAR_10000),
+)
 _LETTERS = 'ab "\\/\0\n\x1f\x7f\u2028é\ud83d\U0001f600'
 _NEAR_LETTERS = '0123456789-+.:eETZ ",{}\\\n\0A_\u0660\ufeff'
 _KINDS = sorted(MALFORMED)
@@ -28,10 +51,11 @@ _BLANKS = ("",) * 12 + (" ", "\t", "\n", "\r", "\r\n ", "\n\n\t")
 
 
 class Fuzzed(NamedTuple):
-    """One message: its value, and its record's own timestamp in ms."""
+    """One message: its key and value, and its record's own timestamp in ms, None where it has none."""
 
+    key: bytes | None
     value: bytes | None
-    record_timestamp: int
+    record_timestamp: int | None
 
 
 def fuzz(seed: int, count: int) -> Iterator[Fuzzed]:
@@ -48,11 +72,35 @@ def fuzz(seed: int, count: int) -> Iterator[Fuzzed]:
             value = _damaged(value, previous, random)
         if value is not None and len(value) < 10_000:
             previous = value
-        yield Fuzzed(value, _record_timestamp(tick, random))
+        yield Fuzzed(_key(tick, value, random), value, _record_timestamp(tick, random))
+
+
+def _key(tick: Tick, value: bytes | None, random: Random) -> bytes | None:
+    """Mostly the one that is right."""
+    key = right_key(value) or tick.symbol.encode()
+    if random.random() < 0.95:
+        return key
+    return random.choice(
+        (
+            None,
+            b"",
+            key[:-1],
+            key + b"A",
+            key + b"\0",
+            key.lower(),
+            b'"' + key + b'"',
+            b"\xff",
+            key.decode().encode("utf-16"),
+        )
+    )
 
 
 def _tick(random: Random) -> Tick:
     symbol = "".join(random.choices(_SYMBOL_LETTERS, k=random.choice((1, 2, 7, 7, 7, 31, 32))))
+    if random.random() < 0.1:
+        at = random.randrange(len(symbol))
+        inserted = random.choice(_BORDERS) if random.random() < 0.8 else chr(random.randint(*random.choice(SCRIPTS)))
+        symbol = symbol[:at] + inserted + symbol[at + 1 :]
     units = random.choice(
         (
             1,
@@ -67,18 +115,21 @@ def _tick(random: Random) -> Tick:
         (
             _NOON + random.randrange(DAY_MS),
             _NOON + random.randrange(DAY_MS),
-            random.randrange(-2 * DAY_MS, 2 * DAY_MS),
-            random.randrange(_FIRST, _LAST),
-            _FIRST + random.randrange(3 * DAY_MS),
-            _LAST - random.randrange(3 * DAY_MS),
-            random.randrange(_FIRST, _LAST) // 1000 * 1000,
+            _NOON + random.randrange(DAY_MS),
+            random.randrange(FIRST_MS - 2 * DAY_MS, FIRST_MS + 3 * DAY_MS),
+            random.randrange(LAST_MS - 3 * DAY_MS, LAST_MS + 2 * DAY_MS),
+            random.randrange(FIRST_MS, LAST_MS),
+            random.randrange(FIRST_MS, LAST_MS) // 1000 * 1000,
+            random.randrange(_YEAR_1, _YEAR_10000),
         )
     )
     return Tick(symbol, moment, units)
 
 
-def _record_timestamp(tick: Tick, random: Random) -> int:
-    """Mostly about the tick's own time; often just about the limit. Never where a Kafka record's cannot be."""
+def _record_timestamp(tick: Tick, random: Random) -> int | None:
+    """Mostly about the tick's own time; often just about the limit; now and then where none should be."""
+    if random.random() < 0.03:
+        return random.choice(_RECORD_TIMES)
     ahead = random.choice(
         (
             0,
@@ -91,7 +142,7 @@ def _record_timestamp(tick: Tick, random: Random) -> int:
             random.randint(-9999, 9999),
         )
     )
-    return min(max(tick.timestamp - ahead, 0), _LAST)
+    return tick.timestamp - ahead
 
 
 # --- grammar ------------------------------------------------------------------------------------------------------
@@ -150,7 +201,9 @@ def _odd_symbol(tick: Tick, random: Random) -> str:
             tick.symbol + "A",
             tick.symbol.lower(),
             tick.symbol + "\n",
-            "\u0391" + tick.symbol,
+            random.choice(_FOREIGN_LETTERS) + tick.symbol,
+            tick.symbol[1:] + random.choice(_BEYOND_BORDERS),
+            tick.symbol[1:] + random.choice(_BEYOND_BORDERS),
             tick.symbol + " ",
             "$gt",
             "\ud800",
@@ -209,7 +262,7 @@ def _odd_number(tick: Tick, random: Random) -> str:
 def _odd_time(tick: Tick, random: Random) -> str:
     offset = random.choice((0, 0, 0, 60, -60, 330, 1439, -1439, random.randint(-1439, 1439)))
     moment = tick.timestamp + offset * 60_000
-    if not _FIRST <= moment <= _LAST:
+    if not _YEAR_1 <= moment < _YEAR_10000:
         moment, offset = tick.timestamp, 0
     whole = format_timestamp(moment)[:19]
     fraction = f"{moment % 1000:03}{random.randrange(10**6):06}"[: random.randint(0, 9)]
@@ -234,7 +287,7 @@ def _near_time(text: str, random: Random) -> str:
             + text[place + 2 :]
         )
     if style == 2:
-        return random.choice(("0000", "0001", "9999", "1970", "1900", "2000", "2024")) + text[4:]
+        return random.choice(("0000", "0001", "1969", "1970", "2000", "2024", "2261", "2262", "9999")) + text[4:]
     if style == 3:
         return text[:11] + random.choice(("23:59:60", "24:00:00", "23:59:59", "00:00:00")) + text[19:]
     if style == 4:
@@ -365,7 +418,7 @@ def _malformed(tick: Tick, random: Random) -> bytes:
 
 def _spelled(tick: Tick, random: Random) -> bytes:
     # With an offset, too, the time has to be one that can be written.
-    written = min(max(tick.timestamp, _FIRST + DAY_MS), _LAST - DAY_MS)
+    written = min(max(tick.timestamp, _YEAR_1 + DAY_MS), _YEAR_10000 - 1 - DAY_MS)
     return any_spelling(tick._replace(timestamp=written), random)
 
 

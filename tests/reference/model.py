@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.reference.acceptance import Rejected, Tick, accept
+from tests.reference.acceptance import Rejected, Tick, accept, right_key
 
 INPUT_TOPIC = "btc-price"
 WINDOWS: tuple[tuple[str, int], ...] = (
@@ -32,12 +32,18 @@ Key = tuple[str, int]
 
 
 class Message(NamedTuple):
-    """One message of the input topic; `timestamp` is the Kafka record's own, in ms."""
+    """One message of the input topic; `timestamp` is the Kafka record's own, in ms, -1 where it has none."""
 
     partition: int
     offset: int
     timestamp: int
+    key: bytes | None
     value: bytes | None
+
+
+def keyed(partition: int, offset: int, timestamp: int, value: bytes | None) -> Message:
+    """A message with the key that it must have to be a tick."""
+    return Message(partition, offset, timestamp, right_key(value), value)
 
 
 class WindowStats(NamedTuple):
@@ -106,7 +112,7 @@ def evaluate(messages: Iterable[Message], lateness: int = LATENESS_MS) -> Expect
     for message in ordered:
         coordinates = (message.partition, message.offset)
         try:
-            tick = accept(message.value, message.timestamp)
+            tick = accept(message.key, message.value, message.timestamp)
         except Rejected as rejected:
             rejects[coordinates] = Reject(str(rejected), message)
             continue

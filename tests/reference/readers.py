@@ -157,7 +157,9 @@ def _read_topic(consumer: Consumer, topic: str, partitions: list[int]) -> list[K
 
 def _message(message: KafkaMessage) -> Message:
     _, stamp = message.timestamp()
-    return Message(message.partition() or 0, message.offset() or 0, stamp, _bytes(message.value()))
+    return Message(
+        message.partition() or 0, message.offset() or 0, stamp, _bytes(message.key()), _bytes(message.value())
+    )
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -13,7 +13,7 @@ from random import Random
 
 from tests.reference.acceptance import DECIMALS, UNITS_PER_PRICE, Tick, format_timestamp
 
-_FAR_FUTURE = "2999-01-01T00:00:00Z"
+_FAR_FUTURE = "2260-01-01T00:00:00Z"
 _EXTRAS = (
     '"source":"replay"',
     '"volume":12.5',
@@ -184,6 +184,16 @@ MALFORMED: dict[str, Callable[[Tick], bytes]] = {
     "symbol with a space": _swap("symbol", '"* "'),
     "symbol with a line feed": _swap("symbol", '"*\\n"'),
     "symbol with a slash": _swap("symbol", '"BTC/USDT"'),
+    "symbol with the mark before hiragana": _swap("symbol", '"*\u3040"'),
+    "symbol with the mark after hiragana": _swap("symbol", '"*\u3097"'),
+    "symbol with a prolonged sound mark": _swap("symbol", '"*\u30fc"'),
+    "symbol with a hexagram": _swap("symbol", '"*\u4dc0"'),
+    "symbol with a Yi syllable": _swap("symbol", '"*\ua000"'),
+    "symbol with a Hangul letter": _swap("symbol", '"*\u1100"'),
+    "symbol with what follows Hangul": _swap("symbol", '"*\ud7a4"'),
+    "symbol with half-width katakana": _swap("symbol", '"*\uff76"'),
+    "symbol with Han beyond the first plane": _swap("symbol", '"*\U00020000"'),
+    "symbol with half a surrogate pair": _swap("symbol", '"*\\ud83d"'),
     "symbol with a Cyrillic letter": _swap("symbol", '"\u0412TCUSDT"'),
     "symbol with a full-width letter": _swap("symbol", '"\uff22TCUSDT"'),
     "symbol null": _swap("symbol", "null"),
@@ -266,6 +276,12 @@ MALFORMED: dict[str, Callable[[Tick], bytes]] = {
     "timestamp with a blank before": _time(lambda time: " " + time + "Z"),
     "timestamp with a line feed after": _time(lambda time: time + "Z\n"),
     "timestamp in Arabic-Indic digits": _time(lambda time: "\u0662\u0660\u0662\u0664" + time[4:] + "Z"),
+    "timestamp of 1969": _time(lambda time: "1969-12-31T23:59:59.999Z"),
+    "timestamp of 1969 by its offset": _time(lambda time: "1970-01-01T00:00:00.000+00:01"),
+    "timestamp of 2262": _time(lambda time: "2262-01-01T00:00:00.000Z"),
+    "timestamp of 2262 by its offset": _time(lambda time: "2261-12-31T23:59:59.999-00:01"),
+    "timestamp of the year 0": _time(lambda time: "0000" + time[4:] + "Z"),
+    "timestamp of the year 9999": _time(lambda time: "9999" + time[4:] + "Z"),
     "timestamp from the future": _swap("timestamp", f'"{_FAR_FUTURE}"'),
 }
 """Name of the kind -> how to write it for a given tick."""

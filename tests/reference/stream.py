@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.reference.acceptance import Rejected, Tick, accept, milliseconds_of
+from tests.reference.acceptance import Rejected, Tick, milliseconds_of, read
 from tests.reference.model import LATENESS_MS
 from tests.reference.spelling import MALFORMED, any_spelling, canonical
 
@@ -27,7 +27,6 @@ START = milliseconds_of("2025-05-08T23:15:00Z")
 MOST_UNITS = 10**18 - 1
 _STEP_MS = 100
 _MOST_DELAY_MS = 9_000
-_FAR_AHEAD_MS = 10**15
 _GAPS_MS = (31_000, 61_500, 301_000, 901_000, 1_801_000, 3_601_007)
 
 
@@ -121,7 +120,7 @@ def read_ticks(paths: Iterable[Path]) -> list[Tick]:
     for path in paths:
         for line in read_lines(path):
             try:
-                ticks.append(accept(line, _FAR_AHEAD_MS))
+                ticks.append(read(line))
             except Rejected as rejected:
                 raise ValueError(f"{path} must hold valid ticks only: {rejected}: {line[:200]!r}") from rejected
     return sorted(ticks, key=lambda tick: (tick.timestamp, tick.symbol))

@@ -24,7 +24,7 @@ from bench.rates import Seen, best_correct, is_correct, ratio, rounded, summary,
 from bench.ticks import START_MS, final_passages, final_statistics, payloads, random_walk
 from orchestration import processes
 from tests.reference.ideal import snapshot
-from tests.reference.model import Message, evaluate
+from tests.reference.model import evaluate, keyed
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
 from tickhouse.contract.validation import Tick, accept
 
@@ -60,7 +60,7 @@ def test_ticks_are_what_the_contract_accepts() -> None:
     assert (walk.cents > 0).all()
     made = list(payloads(walk))
     assert len(made) == 700
-    first = accept(made[0].value, START_MS)
+    first = accept(made[0].key, made[0].value, START_MS)
     assert first == Tick(walk.names[0], int(walk.units()[0, 0]), START_MS)
     assert {payload.key.decode() for payload in made} == set(walk.names)
     again = random_walk(3, 7, 700)
@@ -70,7 +70,7 @@ def test_ticks_are_what_the_contract_accepts() -> None:
 
 def test_final_ticks_are_those_of_the_reference() -> None:
     walk = random_walk(1, 2, 1_000)
-    messages = [Message(0, offset, START_MS, payload.value) for offset, payload in enumerate(payloads(walk))]
+    messages = [keyed(0, offset, START_MS, payload.value) for offset, payload in enumerate(payloads(walk))]
     expected = evaluate(messages)
     assert final_statistics(walk, 10_000) == len(expected.stats)
     assert final_passages(walk, 10_000, 20_000) <= min(len(expected.higher), len(expected.lower))
@@ -126,7 +126,7 @@ def test_numbers_are_rounded_to_significant_digits() -> None:
 
 def test_the_share_of_right_results_counts_each_kind_of_fault() -> None:
     lines = correct.lines(5, 600)
-    messages = [Message(0, offset, _LATER_MS, value) for offset, (_, _, value) in enumerate(lines)]
+    messages = [keyed(0, offset, _LATER_MS, value) for offset, (_, _, value) in enumerate(lines)]
     expected = evaluate(messages)
     perfect = snapshot(messages, expected)
     topics = (MOVING_TOPIC, ZSCORE_TOPIC, HIGHER_TOPIC, LOWER_TOPIC)
@@ -147,7 +147,7 @@ def test_the_share_of_right_results_counts_each_kind_of_fault() -> None:
 
 def test_the_input_of_the_check_has_all_that_makes_it_hard() -> None:
     expected = evaluate(
-        Message(0, offset, _LATER_MS, value) for offset, (_, _, value) in enumerate(correct.lines(1, 2_000))
+        keyed(0, offset, _LATER_MS, value) for offset, (_, _, value) in enumerate(correct.lines(1, 2_000))
     )
     assert expected.late > 10
     assert expected.duplicates > 10

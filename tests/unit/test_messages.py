@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 
 import spark_jobs.messages
 from spark_jobs.messages import form_messages, pack_results, portions
-from spark_jobs.published import read_statistics
-from tickhouse.contract.names import HIGHER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
+from spark_jobs.published import Results, read_results, table_rows
+from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
+from tickhouse.contract.validation import END_MS
 
 NOW = 1_746_677_558_300
-FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+FIRST_MS, LAST_MS = 0, END_MS - 1
 
 
 def messages(topic: str, *columns: Any) -> list[bytes]:
@@ -24,6 +27,10 @@ def messages(topic: str, *columns: Any) -> list[bytes]:
     symbols, formed = form_messages(topic, [("BTCUSDT", pack_results(*columns))])
     assert symbols == ["BTCUSDT"] * len(formed)
     return formed
+
+
+def read_back(topic: str, values: Sequence[bytes | None], key: bytes | None = b"BTCUSDT") -> Results:
+    return read_results(topic, pa.array([key] * len(values), pa.binary()), pa.array(values, pa.binary()))
 
 
 def test_messages_are_strict_json_in_the_stated_order() -> None:
@@ -36,10 +43,10 @@ def test_messages_are_strict_json_in_the_stated_order() -> None:
     assert moving[0].decode() == (
         f'{{"timestamp":"2025-05-08T04:12:38.300Z","symbol":"BTCUSDT","stats":[{",".join(windows)}]}}'
     )
-    read = read_statistics(pa.array(moving))
+    read = read_back(MOVING_TOPIC, moving)
     assert (read.symbols.to_pylist(), read.timestamps.tolist()) == (["BTCUSDT"] * 2, [NOW, NOW + 100])
-    assert np.array_equal(read.averages, averages)
-    assert np.array_equal(read.deviations, deviations, equal_nan=True)
+    for found, right in zip(read.columns, (averages, deviations, counts), strict=True):
+        assert np.array_equal(found, right, equal_nan=True)
     scores = messages(ZSCORE_TOPIC, times, deviations)
     windows = [f'{{"window":"{window}","zscore_price":null}}' for window in WINDOWS]
     assert scores[0].decode() == (
@@ -98,29 +105,78 @@ def test_every_time_is_written_as_all_readers_take_it(times: list[int]) -> None:
 def test_statistics_are_read_back_to_the_bit(values: list[float]) -> None:
     column = np.array(values).reshape(6, 1)
     formed = messages(MOVING_TOPIC, np.array([NOW]), column, column, np.ones((6, 1), dtype=np.int64))
-    read = read_statistics(pa.array(formed))
-    assert read.averages.tobytes() == column.tobytes() == read.deviations.tobytes()
+    read = read_back(MOVING_TOPIC, formed)
+    assert read.columns[0].tobytes() == column.tobytes() == read.columns[1].tobytes()
 
 
-GOOD = messages(MOVING_TOPIC, np.array([NOW]), np.ones((6, 1)), np.ones((6, 1)), np.ones((6, 1), dtype=np.int64))[0]
+ONES = np.ones((6, 1))
+RESULTS = {
+    "moving_stats": (MOVING_TOPIC, messages(MOVING_TOPIC, np.array([NOW]), ONES, ONES, ONES.astype(np.int64))[0]),
+    "zscores": (ZSCORE_TOPIC, messages(ZSCORE_TOPIC, np.array([NOW]), ONES)[0]),
+    "higher": (HIGHER_TOPIC, messages(HIGHER_TOPIC, np.array([NOW]), np.array([1_000]))[0]),
+    "lower": (LOWER_TOPIC, messages(LOWER_TOPIC, np.array([NOW]), np.array([1_000]))[0]),
+}
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        b"",
-        b"{}",
-        b'{"timestamp":1}',
-        b"x",
-        b'{"symbol":"A","stats":[]}',
-        GOOD[:-1],
-        GOOD + b" ",
-        GOOD.replace(b"5m", b"6m"),
-        GOOD.replace(b"1.0", b"null", 1),
-        GOOD.replace(b"1.0", b"one", 1),
-        GOOD.replace(b"-05-", b"-15-"),
-    ],
-)
-def test_a_damaged_statistics_message_is_a_fault(damaged: bytes) -> None:
-    with pytest.raises(ValueError):
-        read_statistics(pa.array([GOOD, damaged]))
+def foreign_to(good: bytes) -> list[bytes | None]:
+    """Messages that are no results, many of them nearly one."""
+    numbers = (b"one", b"NaN", b"nan", b"1e999", b"-inf", b"", b'"1.0"', b"1.0,1.0", b"1,0")
+    days = (b"2025-15-08", b"2025-02-30", b"1969-12-31", b"2262-01-01", b"9999-12-31", b"0000-01-01", b"12025-05-08")
+    symbols = (b"", b"btcusdt", b"\xff", b"BTC\\u0055SDT", b"X" * 33, b"BTCUSDT ")
+    changes = [
+        *((b"1.0", number) for number in numbers),
+        *((b"2025-05-08", day) for day in days),
+        *((b"BTCUSDT", symbol) for symbol in symbols),
+        *((b'"count":1', b'"count":' + count) for count in (b"1.5", b"9" * 30, b"null", b'"1"')),
+        *((b'"30s"', window) for window in (b'"1m"', b"30", b'"30s","x":1')),
+        *((b"5m", b"6m"), (b'"symbol"', b'"Symbol"'), (b",", b", "), (b":", b": ")),
+        *((b"}", b"}\r"), (b"{", b"\n{"), (b"Z", b""), (b"T0", b"X0")),
+    ]
+    changed = {good.replace(old, new, 1) for old, new in changes} - {good}
+    pieces: set[bytes] = {good[:at] for at in range(len(good))} | {good[at:] for at in range(1, len(good))}
+    valid_json = [b"null", b"1", b'"x"', b"[]", b"[" * 5_000 + b"]" * 5_000, b'{"a":' * 100 + b"1" + b"}" * 100]
+    tick = b'{"symbol":"BTCUSDT","price":1,"timestamp":"2025-05-08T04:12:38.300Z"}'
+    return [
+        *(None, b"", b"x", b"{}", b"\n", b"\r\n", b"\0", b"\xff\xfe", good + b" ", good + b"\n", good + good, tick),
+        *(good + b"\n" + good, b"\xef\xbb\xbf" + good, good.decode().encode("utf-16"), b"," * 25, b"x" * 2_000_000),
+        *valid_json,
+        *sorted(changed | pieces),
+    ]
+
+
+@pytest.mark.parametrize("table", RESULTS)
+def test_what_is_no_result_is_left_out_wherever_it_is(table: str) -> None:
+    topic, good = RESULTS[table]
+    foreign = foreign_to(good)
+    # Alone, all together, and each between two results: the same is found every time.
+    for value in foreign:
+        assert len(read_back(topic, [value]).rows) == 0, value
+    assert table_rows(table, read_back(topic, foreign)).num_rows == 0
+    mixed = [good, *(each for value in foreign for each in (value, good))]
+    found = read_back(topic, mixed)
+    assert found.rows.tolist() == list(range(0, len(mixed), 2))
+    assert table_rows(table, found).to_pylist() == table_rows(table, read_back(topic, [good])).to_pylist() * len(
+        found.rows
+    )
+
+
+@pytest.mark.parametrize("table", RESULTS)
+def test_a_result_under_another_key_is_none(table: str) -> None:
+    topic, good = RESULTS[table]
+    for key in (None, b"", b"ETHUSDT", b"btcusdt", b"\xff"):
+        assert len(read_back(topic, [good], key).rows) == 0
+    keys, values = pa.array([b"BTCUSDT", b"X", b"BTCUSDT"]), pa.array([good] * 3)
+    assert read_results(topic, keys, values).rows.tolist() == [0, 2]
+
+
+def test_a_message_of_two_lines_does_not_make_up_for_one_without_a_value() -> None:
+    topic, good = RESULTS["higher"]
+    assert read_back(topic, [good + b"\n" + good, None, good]).rows.tolist() == [2]
+
+
+def test_a_thousand_foreign_messages_take_little_time() -> None:
+    topic, good = RESULTS["moving_stats"]
+    nearly = [good.replace(b"-05-08", b"-02-30"), b"x", None, b"," * 25]
+    began = time.perf_counter()
+    assert read_back(topic, [*nearly * 250, good]).rows.tolist() == [1_000]
+    assert time.perf_counter() - began < 10

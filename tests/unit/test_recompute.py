@@ -17,7 +17,7 @@ from spark_jobs import recompute
 from spark_jobs.recompute import Ticks, distinct, on_time
 from tests.operators_without_spark import Published, publish, table_rows
 from tests.reference.exact import average_is_right, deviation_is_right, zscore_is_right
-from tests.reference.model import HORIZON_MS, LATENESS_MS, Message, evaluate
+from tests.reference.model import HORIZON_MS, LATENESS_MS, evaluate, keyed
 from tests.reference.stream import generate
 from tickhouse.contract.arrays import Integers, timestamp_texts
 from tickhouse.contract.names import PRICE_SCALE, price_text
@@ -122,7 +122,7 @@ def test_a_stretch_needs_only_its_own_ticks_and_the_hour_before(
 def test_it_is_what_the_independent_reference_says(seed: int) -> None:
     lines = [line.value for line in generate(seed, ["BTCUSDT", "SHIBUSDT"], 1_500, gaps=4)]
     now = 2 * 10**12
-    messages = [Message(0, offset, now, line) for offset, line in enumerate(lines)]
+    messages = [keyed(0, offset, now, line) for offset, line in enumerate(lines)]
     expected = evaluate(messages)
     for symbol, count in expected.symbols.items():
         of_symbol = [tick for tick in expected.prices.values() if tick.symbol == symbol]

@@ -19,7 +19,7 @@ from tests.reference import ideal, readers
 from tests.reference.acceptance import format_timestamp
 from tests.reference.compare import bits, compare_snapshot
 from tests.reference.forms import Malformed, strict_json
-from tests.reference.model import WINDOW_NAMES, Message, evaluate
+from tests.reference.model import WINDOW_NAMES, evaluate, keyed
 from tests.reference.report import KINDS, Report
 from tests.reference.snapshot import (
     HIGHER_TOPIC,
@@ -35,7 +35,7 @@ from tests.reference.stream import START, generate
 
 LINES = [line.value for line in generate(seed=11, symbols=["BTCUSDT", "SHIBUSDT"], ticks=700, gaps=1)]
 MESSAGES = [
-    Message(0, offset, START + 10**9 + offset, value) for offset, value in enumerate([*LINES[:50], None, *LINES[50:]])
+    keyed(0, offset, START + 10**9 + offset, value) for offset, value in enumerate([*LINES[:50], None, *LINES[50:]])
 ]
 FAULTLESS = ideal.snapshot(MESSAGES, evaluate(MESSAGES))
 
@@ -404,7 +404,7 @@ def test_a_second_document_of_one_tick(system: Snapshot) -> None:
 
 
 def sent_verdict(values: list[bytes], sent: list[bytes], partitions: int = 1) -> dict[str, int]:
-    messages = [Message(at % partitions, at // partitions, START, value) for at, value in enumerate(values)]
+    messages = [keyed(at % partitions, at // partitions, START, value) for at, value in enumerate(values)]
     report = compare_snapshot(Snapshot(messages, {}), sent=sent)
     return {kind: count for kind, count in report.tally("topic btc-price (as sent)").counts.items() if count}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reference.acceptance import UNITS_PER_PRICE, Tick
 from tests.reference.exact import average_is_right, deviation_is_right, zscore_is_right
 from tests.reference.ideal import average, deviation, zscore
-from tests.reference.model import WINDOW_NAMES, WINDOWS, Expected, Key, Message, WindowStats, evaluate
+from tests.reference.model import WINDOW_NAMES, WINDOWS, Expected, Key, WindowStats, evaluate, keyed
 from tests.reference.spelling import canonical
 from tests.reference.stream import START, generate
 
@@ -23,7 +23,7 @@ ARRIVAL = START + 10**10
 def run(*ticks: tuple[int, int], lateness: int = 10_000, symbol: str = "A") -> Expected:
     """The results for ticks (ms after the start, price) in offset order."""
     values = [canonical(Tick(symbol, START + time, price * UNITS_PER_PRICE)) for time, price in ticks]
-    return evaluate([Message(0, offset, ARRIVAL, value) for offset, value in enumerate(values)], lateness)
+    return evaluate([keyed(0, offset, ARRIVAL, value) for offset, value in enumerate(values)], lateness)
 
 
 def after(results: dict[Key, int]) -> dict[int, int]:
@@ -120,7 +120,7 @@ def test_finer_digits_make_no_other_identity() -> None:
     def value(fraction: str) -> bytes:
         return f'{{"symbol":"A","price":1,"timestamp":"2025-05-08T12:00:00.{fraction}Z"}}'.encode()
 
-    expected = evaluate([Message(0, 0, ARRIVAL, value("3004")), Message(0, 1, ARRIVAL, value("300999"))])
+    expected = evaluate([keyed(0, 0, ARRIVAL, value("3004")), keyed(0, 1, ARRIVAL, value("300999"))])
     assert expected.duplicates == 1
 
 
@@ -129,9 +129,9 @@ def test_offsets_decide_the_order_then_partitions() -> None:
         return canonical(Tick("A", START + time, price * 10**8))
 
     messages = [
-        Message(1, 0, ARRIVAL, value(0, 2)),
-        Message(0, 1, ARRIVAL, value(0, 3)),
-        Message(0, 0, ARRIVAL, value(0, 1)),
+        keyed(1, 0, ARRIVAL, value(0, 2)),
+        keyed(0, 1, ARRIVAL, value(0, 3)),
+        keyed(0, 0, ARRIVAL, value(0, 1)),
     ]
     expected = evaluate(messages)
     assert expected.units == {("A", START): 10**8}
@@ -142,7 +142,7 @@ def test_offsets_decide_the_order_then_partitions() -> None:
 
 def test_another_symbols_progress_changes_nothing() -> None:
     ticks = [("A", 0), ("B", 3_600_000), ("A", 100), ("B", 3_600_100)]
-    messages = [Message(0, at, ARRIVAL, canonical(Tick(s, START + t, 10**8))) for at, (s, t) in enumerate(ticks)]
+    messages = [keyed(0, at, ARRIVAL, canonical(Tick(s, START + t, 10**8))) for at, (s, t) in enumerate(ticks)]
     expected = evaluate(messages)
     assert expected.late == 0
     assert expected.stats == {}
@@ -194,7 +194,7 @@ def test_a_hit_is_certain_once_the_lateness_after_it_has_passed() -> None:
 
 def test_every_message_is_a_price_or_a_reject() -> None:
     good = canonical(Tick("A", START, 10**8))
-    expected = evaluate([Message(2, 7, ARRIVAL, good), Message(2, 8, ARRIVAL, None), Message(3, 0, ARRIVAL, b"x")])
+    expected = evaluate([keyed(2, 7, ARRIVAL, good), keyed(2, 8, ARRIVAL, None), keyed(3, 0, ARRIVAL, b"x")])
     assert expected.prices == {(2, 7): Tick("A", START, 10**8)}
     assert set(expected.rejects) == {(2, 8), (3, 0)}
     assert expected.rejects[2, 8].message.value is None
@@ -267,7 +267,7 @@ def _nearly_ordered(ticks: list[tuple[int, int]]) -> list[tuple[int, int]]:
 @example([], 10_000)
 def test_the_model_agrees_with_brute_force(ticks: list[tuple[int, int]], lateness: int) -> None:
     values = [canonical(Tick("A", START + time, units)) for time, units in ticks]
-    expected = evaluate([Message(0, at, ARRIVAL, value) for at, value in enumerate(values)], lateness)
+    expected = evaluate([keyed(0, at, ARRIVAL, value) for at, value in enumerate(values)], lateness)
     truth = brute_force(ticks, lateness)
     assert {0: (expected.late, expected.duplicates)} == truth["counts"]
     assert after(expected.higher) == truth["higher"]
@@ -280,7 +280,7 @@ def test_the_model_agrees_with_brute_force(ticks: list[tuple[int, int]], latenes
 
 def test_the_model_agrees_with_brute_force_on_a_generated_stream() -> None:
     lines = generate(seed=5, symbols=["A", "B"], ticks=600)
-    expected = evaluate([Message(0, at, ARRIVAL, line.value) for at, line in enumerate(lines)])
+    expected = evaluate([keyed(0, at, ARRIVAL, line.value) for at, line in enumerate(lines)])
     assert expected.late > 0
     assert expected.duplicates > 0
     for symbol in ("A", "B"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference.acceptance import Rejected, Tick, accept
-from tests.reference.model import WINDOWS, Expected, Message, evaluate
+from tests.reference.acceptance import Rejected, Tick, accept, right_key
+from tests.reference.model import WINDOWS, Expected, evaluate, keyed
 from tests.reference.spelling import MALFORMED, canonical
 from tests.reference.stream import (
     START,
@@ -30,11 +30,11 @@ LINES = generate(seed=3, symbols=SYMBOLS, ticks=12_000)
 
 
 def evaluated(lines: list[Line]) -> Expected:
-    return evaluate([Message(0, at, ARRIVAL, line.value) for at, line in enumerate(lines)])
+    return evaluate([keyed(0, at, ARRIVAL, line.value) for at, line in enumerate(lines)])
 
 
 def tick_of(line: Line) -> Tick:
-    return accept(line.value, ARRIVAL)
+    return accept(right_key(line.value), line.value, ARRIVAL)
 
 
 def behind(lines: list[Line]) -> list[tuple[str, int]]:
@@ -154,7 +154,7 @@ def test_files_of_ticks_can_be_the_base(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def evaluate_file(path: Path) -> Expected:
-    return evaluate([Message(0, at, ARRIVAL, line) for at, line in enumerate(read_lines(path))])
+    return evaluate([keyed(0, at, ARRIVAL, line) for at, line in enumerate(read_lines(path))])
 
 
 def test_holes_are_longer_than_a_window() -> None:

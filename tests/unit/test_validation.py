@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from decimal import Decimal
 
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.batch_verdicts import batch_verdicts
 from tickhouse.contract import validation
-from tickhouse.contract.names import price_text
-from tickhouse.contract.validation import Rejection, Tick
+from tickhouse.contract.names import SYMBOL_PATTERN, price_text
+from tickhouse.contract.validation import END_MS, NO_RECORD_TIME, Rejection, Tick
 
 NOW = 1_746_677_558_300  # 2025-05-08T04:12:38.300Z
 GOOD = b'{"symbol":"BTCUSDT","price":99190.48,"timestamp":"2025-05-08T04:12:38.300000+00:00"}'
@@ -23,10 +25,10 @@ def message(symbol: str = '"BTCUSDT"', price: str = "99190.48", timestamp: str =
     return f'{{"symbol":{symbol},"price":{price},"timestamp":{timestamp}}}'.encode()
 
 
-def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
+def accept(value: bytes | None, record_timestamp: int | None = NOW, key: bytes | None = b"BTCUSDT") -> Tick | Rejection:
     """The verdict on one message, which must be the same in a batch."""
-    verdict = validation.accept(value, record_timestamp)
-    assert batch_verdicts([value], [record_timestamp]) == [verdict]
+    verdict = validation.accept(key, value, record_timestamp)
+    assert batch_verdicts([key], [value], [record_timestamp]) == [verdict]
     return verdict
 
 
@@ -52,7 +54,7 @@ def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
     ],
 )
 def test_accepted(value: bytes) -> None:
-    assert accept(value, NOW) == TICK
+    assert accept(value) == TICK
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,14 @@ def test_accepted(value: bytes) -> None:
         (b'"BTCUSDT"', "value: not a JSON object"),
         (b"17", "value: not a JSON object"),
         (b"NaN", "value: not JSON"),
+        (b'{"\\u":1}', "value: not JSON"),
+        (b'{"x":1.', "value: not JSON"),
+        (GOOD[:-1] + b',"x":1.}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":1e}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":"\\u12 4"}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":"\\u+123"}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":"\\u00_1"}', "value: not JSON"),
+        (GOOD[:-1] + b',"x":"' + b"\\n" * 450_000 + b'\x00"}', "value: not JSON"),
         (GOOD.replace(b'"', b"'"), "value: not JSON"),
         (GOOD[:-1] + b",}", "value: not JSON"),
         (GOOD[:-1] + b',"x":NaN}', "value: not JSON"),
@@ -124,6 +134,10 @@ def test_accepted(value: bytes) -> None:
         (message(timestamp='"2025-02-29T04:12:38Z"'), "timestamp"),
         (message(timestamp='"2025-05-08T24:00:00Z"'), "timestamp"),
         (message(timestamp='"2016-12-31T23:59:60Z"'), "timestamp"),
+        (message(timestamp='"1970-01-01T00:00:00+00:01"'), "timestamp: no such time"),
+        (message(timestamp='"1969-12-31T23:59:59.999Z"'), "timestamp: no such time"),
+        (message(timestamp='"2262-01-01T00:00:00Z"'), "timestamp: no such time"),
+        (message(timestamp='"2261-12-31T23:59:59.999-00:01"'), "timestamp: no such time"),
         (message(timestamp='"0001-01-01T00:00:00+00:01"'), "timestamp"),
         (message(timestamp='"0000-12-31T23:59:59.999Z"'), "timestamp"),
         (message(timestamp='"0000-12-31T23:59:59.999+00:00"'), "timestamp"),
@@ -132,21 +146,70 @@ def test_accepted(value: bytes) -> None:
     ],
 )
 def test_rejected_with_a_reason(value: bytes | None, reason: str) -> None:
-    verdict = accept(value, NOW)
+    verdict = accept(value)
     assert isinstance(verdict, Rejection)
     assert verdict.reason.startswith(reason)
 
 
 def test_limits_are_inclusive() -> None:
-    assert accept(message(timestamp='"2025-05-08T04:13:38.300999Z"'), NOW) == TICK._replace(timestamp=NOW + 60_000)
-    assert accept(message(price="9999999999.99999999"), NOW) == TICK._replace(price=10**18 - 1)
-    assert accept(message(price="0.00000001"), NOW) == TICK._replace(price=1)
-    assert accept(message(symbol='"' + "A" * 32 + '"'), NOW) == TICK._replace(symbol="A" * 32)
-    early = accept(message(timestamp='"1969-12-31T23:59:59.9999Z"'), NOW)
-    assert early == TICK._replace(timestamp=-1)
-    first = TICK._replace(timestamp=-62_135_596_800_000)
-    for spelling in ("0001-01-01T00:00:00Z", "0001-01-01T00:01:00+00:01", "0000-12-31T23:59:00-00:01"):
-        assert accept(message(timestamp=f'"{spelling}"'), NOW) == first
+    assert accept(message(timestamp='"2025-05-08T04:13:38.300999Z"')) == TICK._replace(timestamp=NOW + 60_000)
+    assert accept(message(price="9999999999.99999999")) == TICK._replace(price=10**18 - 1)
+    assert accept(message(price="0.00000001")) == TICK._replace(price=1)
+    assert accept(message(symbol='"' + "A" * 32 + '"'), key=b"A" * 32) == TICK._replace(symbol="A" * 32)
+    for spelling in ("1970-01-01T00:00:00Z", "1970-01-01T23:59:00+23:59", "1969-12-31T00:01:00-23:59"):
+        assert accept(message(timestamp=f'"{spelling}"')) == TICK._replace(timestamp=0)
+    last = TICK._replace(timestamp=END_MS - 1)
+    for spelling in ("2261-12-31T23:59:59.999999999Z", "2262-01-01T00:59:59.999+01:00"):
+        assert accept(message(timestamp=f'"{spelling}"'), END_MS - 60_001) == last
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [("\u3041", "\u3096"), ("\u30a1", "\u30fa"), ("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"), ("\uac00", "\ud7a3")],
+)
+def test_symbols_in_other_scripts(first: str, last: str) -> None:
+    for symbol in (first, last, f"X{first}-{last}", first * 32):
+        for literal in (f'"{symbol}"', json.dumps(symbol)):
+            assert accept(message(symbol=literal), key=symbol.encode()) == TICK._replace(symbol=symbol)
+    for letter in (chr(ord(first) - 1), chr(ord(last) + 1), first * 33):
+        verdict = accept(message(symbol=f'"{letter}"'), key=letter.encode())
+        assert isinstance(verdict, Rejection)
+        assert verdict.reason.startswith("symbol")
+
+
+def test_no_other_letter_of_any_unicode_table_is_one_of_a_symbol() -> None:
+    pattern = re.compile(SYMBOL_PATTERN)
+    taken = sum(pattern.fullmatch(chr(code)) is not None for code in range(sys.maxunicode + 1))
+    assert taken == 39 + 86 + 90 + 6_592 + 20_992 + 11_172
+
+
+@pytest.mark.parametrize(
+    "key", [None, b"", b"BTCUSD", b"BTCUSDT ", b"btcusdt", b"\xff", b'"BTCUSDT"', "BTCUSDT".encode("utf-16")]
+)
+def test_a_key_that_is_not_the_symbol(key: bytes | None) -> None:
+    for value in (GOOD, b" " + GOOD):
+        assert accept(value, key=key) == Rejection("key: not the symbol")
+
+
+@pytest.mark.parametrize(
+    "record_timestamp", [None, -1, -(10**16), 10**16, END_MS, 2**63 - 1, -(2**63), (2**63 - 1) // 1_000 + 1]
+)
+def test_a_record_time_that_there_is_not_or_that_no_engine_holds(record_timestamp: int | None) -> None:
+    for value in (GOOD, b" " + GOOD):
+        assert accept(value, record_timestamp) == NO_RECORD_TIME
+    assert accept(message(timestamp='"1970-01-01T00:00:00Z"'), 0) == TICK._replace(timestamp=0)
+
+
+def test_what_the_rule_does_not_foresee_is_a_reject_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(text: str) -> None:
+        raise RecursionError("unforeseen")
+
+    monkeypatch.setattr(validation, "object_members", fail)
+    expected = Rejection("internal: RecursionError: unforeseen")
+    assert accept(b" " + GOOD) == validation.read_tick(b" " + GOOD) == expected
+    assert "BTCUSDT" in caplog.text
 
 
 def test_the_depth_of_the_calls_changes_no_verdict() -> None:
@@ -160,7 +223,7 @@ def test_the_depth_of_the_calls_changes_no_verdict() -> None:
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_nothing_raises(value: bytes) -> None:
-    assert isinstance(accept(value, NOW), Tick | Rejection)
+    assert isinstance(accept(value), Tick | Rejection)
 
 
 @given(st.decimals("0.00000001", "9999999999.99999999", places=8))

@@ -3,14 +3,16 @@
 Belongs here: reading whole columns of well-formed messages, and handing all others to the rule. Does not belong here:
 the rule (`validation`): what is said here about a message must be what it says.
 
-Only messages that surely are ticks are read here: one pattern finds those that are written as producers write them, and
-what a pattern cannot decide is calculated. All that is left goes to the rule, one by one, so that nothing is ever
-rejected here. A pattern without groups is what is fast in RE2; where the parts are then follows from the quotes.
+Only values that surely are ticks are read here: one pattern finds those that are written as producers write them, and
+what a pattern cannot decide is calculated. All that is left goes to the rule, one by one, and everything does if the
+columns fail on something unforeseen. A pattern without groups is what is fast in RE2; where the parts are then follows
+from the quotes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tickhouse.contract.arrays import Integers
-from tickhouse.contract.validation import END_MS, FIRST_MS, MAXIMUM_LEAD_MS, Tick, accept
+from tickhouse.contract.validation import (
+    AHEAD,
+    END_MS,
+    MAXIMUM_LEAD_MS,
+    NO_RECORD_TIME,
+    WRONG_KEY,
+    Rejection,
+    Tick,
+    accept,
+    read_tick,
+)
 
 _Bytes = npt.NDArray[np.uint8]
 _Flags = npt.NDArray[np.bool_]
@@ -44,13 +56,14 @@ _LOCAL_TIME = "2025-05-08T04:12:38.300"
 _OFFSET = "+00:00"
 _MONTHS_BEFORE_1970 = 1970 * 12
 _DAY_MS = 86_400_000
+_log = logging.getLogger(__name__)
 
 
 class Verdicts(NamedTuple):
     """What the rule says of n messages."""
 
     symbols: list[str]
-    """Those that occur, once each."""
+    """Those that ticks have, once each, and others that rejected messages would have."""
     of_symbol: Integers
     """Shape (n,): where in `symbols` a tick's symbol is, -1 for a rejected message."""
     prices: Integers
@@ -60,43 +73,103 @@ class Verdicts(NamedTuple):
     reasons: dict[int, str]
     """Why not, for each rejected message by its position."""
 
+    @classmethod
+    def none(cls, messages: int) -> Verdicts:
+        """Of so many messages, when there are no verdicts yet."""
+        prices, timestamps = np.zeros((2, messages), dtype=np.int64)
+        return cls([], np.full(messages, -1), prices, timestamps, {})
+
+    def note(self, verdicts: Iterable[tuple[int, Tick | Rejection]]) -> None:
+        """Take over the verdicts of the rule for one message, each with its position."""
+        place = {symbol: at for at, symbol in enumerate(self.symbols)}
+        for at, verdict in verdicts:
+            if isinstance(verdict, Rejection):
+                self.reasons[at] = verdict.reason
+                continue
+            self.of_symbol[at] = place.setdefault(verdict.symbol, len(place))
+            self.prices[at], self.timestamps[at] = verdict.price, verdict.timestamp
+        self.symbols[:] = place
+
+    def reject(self, refused: _Flags, rejection: Rejection) -> None:
+        """Make ticks, given by flags of shape (n,), rejected messages."""
+        messages = np.flatnonzero(refused)
+        for column, rejected in ((self.of_symbol, -1), (self.prices, 0), (self.timestamps, 0)):
+            column[messages] = rejected
+        self.reasons.update(dict.fromkeys(messages.tolist(), rejection.reason))
+
     def ticks_by_symbol(self) -> Iterator[tuple[str, Integers]]:
-        """Each symbol and the positions of its ticks, ascending."""
+        """Each symbol that has ticks and their positions, ascending."""
         order = np.argsort(self.of_symbol, kind="stable")
         ends = np.cumsum(np.bincount(self.of_symbol + 1, minlength=len(self.symbols) + 1))
-        yield from zip(self.symbols, np.split(order, ends[:-1])[1:], strict=True)
+        for symbol, mine in zip(self.symbols, np.split(order, ends[:-1])[1:], strict=True):
+            if len(mine):
+                yield symbol, mine
 
 
-def accept_batch(values: pa.Array, record_timestamps: Integers) -> Verdicts:
+def accept_batch(keys: pa.Array, values: pa.Array, record_timestamps: Integers) -> Verdicts:
     """Decide about n messages what `accept` decides about each.
 
-    `values` are the Kafka records' values, binary and null for a tombstone; `record_timestamps` the records' own times
-    in milliseconds, of shape (n,).
+    `keys` and `values` are the Kafka records', binary and null where there is none; `record_timestamps` the records'
+    own times in milliseconds, of shape (n,), negative where a record has none.
     """
-    of_symbol = np.full(len(values), -1)
-    prices, timestamps = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
+    try:
+        verdicts = _read_by_columns(values)
+        symbols = _places(keys, verdicts.symbols)
+    except Exception:
+        _log.exception("%d messages are judged one by one, as all at once failed", len(values))
+        messages = zip(keys.to_pylist(), values.to_pylist(), record_timestamps.tolist(), strict=True)
+        return _collected(accept(*message) for message in messages)
+    ticks = verdicts.of_symbol >= 0
+    in_time = (record_timestamps >= 0) & (record_timestamps < END_MS)
+    keyed = symbols == verdicts.of_symbol
+    ahead = verdicts.timestamps - MAXIMUM_LEAD_MS > record_timestamps
+    verdicts.reject(ticks & ~in_time, NO_RECORD_TIME)
+    verdicts.reject(ticks & in_time & ~keyed, WRONG_KEY)
+    verdicts.reject(ticks & in_time & keyed & ahead, AHEAD)
+    return verdicts
+
+
+def read_batch(values: pa.Array) -> Verdicts:
+    """What `read_tick` says of each of n values, binary and null where there is none."""
+    try:
+        return _read_by_columns(values)
+    except Exception:
+        _log.exception("%d messages are read one by one, as all at once failed", len(values))
+        return _collected(read_tick(value) for value in values.to_pylist())
+
+
+def _collected(verdicts: Iterable[Tick | Rejection]) -> Verdicts:
+    found = list(verdicts)
+    noted = Verdicts.none(len(found))
+    noted.note(enumerate(found))
+    return noted
+
+
+def _places(keys: pa.Array, symbols: Sequence[str]) -> Integers:
+    """Where in `symbols` the symbol is that each key spells; -2 where there is none."""
+    place = {symbol.encode(): at for at, symbol in enumerate(symbols)}
+    encoded = keys.dictionary_encode()
+    places = np.array([*(place.get(key, -2) for key in encoded.dictionary.to_pylist()), -2], dtype=np.int64)
+    found: Integers = places[pc.fill_null(encoded.indices, len(places) - 1).to_numpy()]
+    return found
+
+
+def _read_by_columns(values: pa.Array) -> Verdicts:
+    """What `read_batch` returns; whatever was not foreseen is raised."""
     well_formed = pc.fill_null(pc.match_substring_regex(values, _WELL_FORMED), False)
     messages = np.flatnonzero(well_formed)
-    ticks, symbols, of_symbol_read, prices_read, timestamps_read = _read(
-        values.filter(well_formed), record_timestamps[messages]
-    )
+    ticks, symbols, of_symbol, prices, timestamps = _read(values.filter(well_formed))
     messages = messages[ticks]
-    of_symbol[messages], prices[messages], timestamps[messages] = of_symbol_read, prices_read, timestamps_read
-
-    place = {symbol: at for at, symbol in enumerate(symbols)}
-    reasons: dict[int, str] = {}
-    others = np.flatnonzero(of_symbol < 0)
-    for at, value in zip(others.tolist(), values.take(pa.array(others)).to_pylist(), strict=True):
-        verdict = accept(value, int(record_timestamps[at]))
-        if isinstance(verdict, Tick):
-            of_symbol[at] = place.setdefault(verdict.symbol, len(place))
-            prices[at], timestamps[at] = verdict.price, verdict.timestamp
-        else:
-            reasons[at] = verdict.reason
-    return Verdicts(list(place), of_symbol, prices, timestamps, reasons)
+    verdicts = Verdicts.none(len(values))
+    verdicts.symbols[:] = symbols
+    verdicts.of_symbol[messages], verdicts.prices[messages] = of_symbol, prices
+    verdicts.timestamps[messages] = timestamps
+    others = np.flatnonzero(verdicts.of_symbol < 0)
+    verdicts.note(zip(others.tolist(), map(read_tick, values.take(pa.array(others)).to_pylist()), strict=True))
+    return verdicts
 
 
-def _read(values: pa.Array, record_timestamps: Integers) -> tuple[_Flags, list[str], Integers, Integers, Integers]:
+def _read(values: pa.Array) -> tuple[_Flags, list[str], Integers, Integers, Integers]:
     """Which of the well-formed messages are ticks; their symbols, and of the ticks the places in it, prices, times."""
     # With some to spare, as the last time may be shorter than what is read of a time.
     content = np.frombuffer(b"".join((*values.to_pylist(), bytes(len(_LOCAL_TIME)))), dtype=np.uint8)
@@ -108,7 +181,7 @@ def _read(values: pa.Array, record_timestamps: Integers) -> tuple[_Flags, list[s
     timestamps, real = _timestamps(content, quotes[after - 2] + 1, quotes[after - 1])
     quoted = after - before > _QUOTES
     prices = _prices(content, quotes[before + _QUOTES_BEFORE_PRICE - 1] + 2, quotes[after - 4], quoted)
-    ticks = real & (prices > 0) & (timestamps <= record_timestamps + MAXIMUM_LEAD_MS)
+    ticks = real & (prices > 0)
 
     opening = before[ticks] + _QUOTES_BEFORE_SYMBOL - 1
     symbols = _texts(content, quotes[opening] + 1, quotes[opening + 1]).dictionary_encode()
@@ -149,7 +222,7 @@ def _timestamps(content: _Bytes, begin: Integers, end: Integers) -> tuple[Intege
 
     first_day = _first_days(month)
     timestamps = (first_day + day - 1) * _DAY_MS + milliseconds
-    there_is = (first_day + day <= _first_days(month + 1)) & (timestamps >= FIRST_MS) & (timestamps < END_MS)
+    there_is = (first_day + day <= _first_days(month + 1)) & (timestamps >= 0) & (timestamps < END_MS)
     return timestamps, there_is
 
 

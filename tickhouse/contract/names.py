@@ -23,6 +23,10 @@ WINDOWS: dict[str, int] = {
 PASSAGE_HORIZON_MS = 20_000
 """How far ahead the next higher and lower price are looked for, in milliseconds."""
 
+SYMBOL_PATTERN = r"[A-Z0-9._\-\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]{1,32}"
+"""A symbol as a regular expression. Beside ASCII it may have kana, Han and Hangul, as exchanges list such pairs, but no
+letter that could pass for a Latin one. Code points are listed, so that no version's Unicode tables matter."""
+
 TICKS_TOPIC = "btc-price"
 MOVING_TOPIC = "btc-price-moving"
 ZSCORE_TOPIC = "btc-price-zscore"

@@ -1,21 +1,28 @@
-"""The accept/reject rule for ticks: what decides about one message.
+"""The rule that decides whether a message on the price topic is a tick: pure functions on bytes and numbers.
 
-Belongs here: anything that decides what a tick is, as pure functions on bytes and numbers. Does not belong here: what
-is JSON (`strict_json`), applying the rule to whole batches (`batch_validation`, which must always agree with this).
+Belongs here: the decision about one message. Does not belong here: what is JSON (`strict_json`), applying the rule to
+whole batches (`batch_validation`, which must always agree with this).
+
+The verdict depends neither on the version of Python nor on its Unicode tables: patterns name every character that they
+take, and use nothing newer than Python 3.11.0 or faulty in it (its possessive quantifiers are: gh-106052). Only the
+standard library is needed.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from datetime import date
 from typing import NamedTuple
 
-import numpy as np
-
-from tickhouse.contract.names import PRICE_SCALE
+from tickhouse.contract.names import PRICE_SCALE, SYMBOL_PATTERN
 from tickhouse.contract.strict_json import Member, NotJson, object_members
 
 MAXIMUM_LEAD_MS = 60_000
 """How far a tick's timestamp may be ahead of its Kafka record's own, in milliseconds."""
+END_MS = 9_214_646_400_000
+"""2262-01-01T00:00:00Z: the first time, in milliseconds since the epoch, that some engines reading the tables cannot
+hold. Times of ticks and of their records begin at 0 and end before it."""
 
 
 class Tick(NamedTuple):
@@ -32,60 +39,154 @@ class Rejection(NamedTuple):
     reason: str
 
 
-_SYMBOL = re.compile(r"[A-Z0-9._-]{1,32}")
+NO_RECORD_TIME = Rejection("record timestamp: absent or outside the years 1970 to 2261")
+WRONG_KEY = Rejection("key: not the symbol")
+AHEAD = Rejection("timestamp: more than 60 s ahead of the Kafka record")
+
+_NO_TIME = Rejection("timestamp: no such time in the years 1970 to 2261 (UTC)")
+_NO_PRICE = Rejection("price: not a positive number exact as decimal(18,8)")
+_SYMBOL = re.compile(SYMBOL_PATTERN)
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?")
 _PRICE_PLACES = 8
 _PRICE_WHOLE_PLACES = 10
 _LONGEST_EXPONENT = 18  # more digits than any text of a message's size can make up for
 _TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 # What every well-behaved producer sends; everything else takes the thorough path to the same answer.
 _CANONICAL = re.compile(
     rb'\{"symbol":"([A-Z0-9._-]{1,32})","price":(0|[1-9][0-9]{0,9})(?:\.([0-9]{1,8}))?,'
-    rb'"timestamp":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?'
-    rb'(?:Z|\+00:00)"\}'
+    rb'"timestamp":"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?'
+    rb'(?:Z|\+00:00))"\}'
 )
 _FIELDS = ("symbol", "price", "timestamp")
-# RFC 3339 also has a year 0000, which neither Delta's timestamps nor Python's have.
-FIRST_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z
-END_MS = 253_402_300_800_000  # 10000-01-01T00:00:00Z
-_seconds: dict[str, int | None] = {}
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_DAY_MS = 86_400_000
+_MOST_LOGGED = 100
+_log = logging.getLogger(__name__)
+_days: dict[str, int | None] = {}
+_internal_failures = 0
 
 
-def _epoch_milliseconds(second: str) -> int | None:
-    """Milliseconds since the epoch of `YYYY-MM-DDTHH:MM:SS` read as UTC, or None where there is no such time."""
+def accept(key: bytes | None, value: bytes | None, record_timestamp: int | None) -> Tick | Rejection:
+    """Decide whether a message on the price topic is a tick.
+
+    `key` and `value` are the Kafka record's, `record_timestamp` its own time in milliseconds, None where it has none.
+    Every message gets one of the two answers; nothing raises.
+    """
     try:
-        return _seconds[second]
-    except KeyError:
-        pass
-    milliseconds: int | None
+        verdict = _read(value)
+        if isinstance(verdict, Rejection):
+            return verdict
+        if record_timestamp is None or not 0 <= record_timestamp < END_MS:
+            return NO_RECORD_TIME
+        if key != verdict.symbol.encode():
+            return WRONG_KEY
+        return AHEAD if verdict.timestamp > record_timestamp + MAXIMUM_LEAD_MS else verdict
+    except Exception as error:
+        return _internal(error, value)
+
+
+def read_tick(value: bytes | None) -> Tick | Rejection:
+    """What a message's value alone says: the tick, or why there is none. Nothing raises."""
     try:
-        milliseconds = int(np.datetime64(second, "s").astype(np.int64)) * 1_000
-    except ValueError:
-        milliseconds = None
-    if len(_seconds) > 100_000:
-        _seconds.clear()
-    _seconds[second] = milliseconds
-    return milliseconds
+        return _read(value)
+    except Exception as error:
+        return _internal(error, value)
+
+
+def _internal(error: Exception, value: bytes | None) -> Rejection:
+    """What the rule did not foresee is a reject like any other, and is logged loudly as far as logs can bear it."""
+    global _internal_failures
+    _internal_failures += 1
+    if _internal_failures <= _MOST_LOGGED:
+        shown = repr(value[:200] if value is not None else value)
+        _log.error("the accept rule failed on a message, which is rejected: %s", shown, exc_info=error)
+    return Rejection(f"internal: {type(error).__name__}: {error}"[:500])
+
+
+def _read(value: bytes | None) -> Tick | Rejection:
+    if value is None:
+        return Rejection("tombstone: no value")
+    match = _CANONICAL.fullmatch(value)
+    if match is None:
+        return _read_thoroughly(value)
+    symbol, whole, fraction, timestamp = match.groups()
+    milliseconds = parse_timestamp(timestamp.decode())
+    if milliseconds is None:
+        return _NO_TIME
+    price = int(whole) * PRICE_SCALE + (int(fraction.ljust(8, b"0")) if fraction else 0)
+    return Tick(symbol.decode(), price, milliseconds) if price else _NO_PRICE
+
+
+def _read_thoroughly(value: bytes) -> Tick | Rejection:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return Rejection("value: not UTF-8")
+    try:
+        members = object_members(text)
+    except NotJson:
+        return Rejection("value: not JSON")
+    if members is None:
+        return Rejection("value: not a JSON object")
+    fields: dict[str, Member] = {}
+    for member in members:
+        if member.name in fields and member.name in _FIELDS:
+            return Rejection(f"{member.name}: occurs more than once")
+        fields[member.name] = member
+    for name in _FIELDS:
+        if name not in fields:
+            return Rejection(f"{name}: missing")
+    symbol, timestamp = fields["symbol"].string, fields["timestamp"].string
+    if symbol is None or not _SYMBOL.fullmatch(symbol):
+        return Rejection("symbol: not a string of 1 to 32 of A-Z 0-9 . _ -, kana, Han or Hangul")
+    price_text = fields["price"].number or fields["price"].string
+    price = None if price_text is None else parse_price(price_text)
+    if price is None:
+        return _NO_PRICE
+    if timestamp is None:
+        return Rejection("timestamp: not a string")
+    if not _TIMESTAMP.fullmatch(timestamp):
+        return Rejection("timestamp: not RFC 3339 with T, seconds and an offset")
+    milliseconds = parse_timestamp(timestamp)
+    return _NO_TIME if milliseconds is None else Tick(symbol, price, milliseconds)
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Milliseconds since the epoch of an RFC 3339 timestamp (finer digits cut off), or None if it is not one."""
+    """Milliseconds since the epoch of a tick's RFC 3339 timestamp (finer digits cut off), or None if it is not one."""
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         return None
-    second, fraction, sign, hours, minutes = match.groups()
-    milliseconds = _epoch_milliseconds(second)
-    if milliseconds is None:
+    day_text, hour, minute, second, fraction, sign, offset_hours, offset_minutes = match.groups()
+    day = _day_number(day_text)
+    if day is None:
         return None
+    milliseconds = day * _DAY_MS + ((int(hour) * 60 + int(minute)) * 60 + int(second)) * 1_000
     if fraction:
         milliseconds += int(fraction[:3].ljust(3, "0"))
     if sign:
-        offset = (int(hours) * 60 + int(minutes)) * 60_000
+        offset = (int(offset_hours) * 60 + int(offset_minutes)) * 60_000
         milliseconds += offset if sign == "-" else -offset
-    return milliseconds if FIRST_MS <= milliseconds < END_MS else None
+    return milliseconds if 0 <= milliseconds < END_MS else None
+
+
+def _day_number(text: str) -> int | None:
+    """Days since the epoch of `YYYY-MM-DD`, or None where there is no such day."""
+    try:
+        return _days[text]
+    except KeyError:
+        pass
+    day: int | None
+    try:
+        day = date(int(text[0:4]), int(text[5:7]), int(text[8:10])).toordinal() - _EPOCH_DAY
+    except ValueError:
+        day = None
+    if len(_days) > 10_000:
+        _days.clear()
+    _days[text] = day
+    return day
 
 
 def parse_price(text: str) -> int | None:
@@ -106,66 +207,3 @@ def parse_price(text: str) -> int | None:
         return None
     scaled: int = int(significant) * 10 ** (exponent + _PRICE_PLACES)
     return scaled
-
-
-def accept(value: bytes | None, record_timestamp: int) -> Tick | Rejection:
-    """Decide whether a message on the price topic is a tick.
-
-    `value` is the Kafka record's value, `record_timestamp` the record's own time in milliseconds.
-    Every message gets one of the two answers; nothing raises.
-    """
-    if value is None:
-        return Rejection("tombstone: no value")
-    match = _CANONICAL.fullmatch(value)
-    if match is not None:
-        symbol, whole, fraction, second, second_fraction = match.groups()
-        milliseconds = _epoch_milliseconds(second.decode())
-        if milliseconds is None or milliseconds < FIRST_MS:
-            return Rejection("timestamp: no such time in the years 0001 to 9999")
-        if second_fraction:
-            milliseconds += int(second_fraction[:3].ljust(3, b"0"))
-        price = int(whole) * PRICE_SCALE + (int(fraction.ljust(8, b"0")) if fraction else 0)
-        if price == 0:
-            return Rejection("price: not a positive number exact as decimal(18,8)")
-        return _not_ahead(Tick(symbol.decode(), price, milliseconds), record_timestamp)
-    return _accept_thoroughly(value, record_timestamp)
-
-
-def _not_ahead(tick: Tick, record_timestamp: int) -> Tick | Rejection:
-    if tick.timestamp > record_timestamp + MAXIMUM_LEAD_MS:
-        return Rejection("timestamp: more than 60 s ahead of the Kafka record")
-    return tick
-
-
-def _accept_thoroughly(value: bytes, record_timestamp: int) -> Tick | Rejection:
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        return Rejection("value: not UTF-8")
-    try:
-        members = object_members(text)
-    except NotJson:
-        return Rejection("value: not JSON")
-    if members is None:
-        return Rejection("value: not a JSON object")
-    fields: dict[str, Member] = {}
-    for member in members:
-        if member.name in fields and member.name in _FIELDS:
-            return Rejection(f"{member.name}: occurs more than once")
-        fields[member.name] = member
-    for name in _FIELDS:
-        if name not in fields:
-            return Rejection(f"{name}: missing")
-    symbol, timestamp_text = fields["symbol"].string, fields["timestamp"].string
-    if symbol is None or not _SYMBOL.fullmatch(symbol):
-        return Rejection("symbol: not a string of 1 to 32 of A-Z 0-9 . _ -")
-    price_text = fields["price"].number or fields["price"].string
-    price = None if price_text is None else parse_price(price_text)
-    if price is None:
-        return Rejection("price: not a positive number exact as decimal(18,8)")
-    if timestamp_text is None:
-        return Rejection("timestamp: not a string")
-    milliseconds = parse_timestamp(timestamp_text)
-    if milliseconds is None:
-        return Rejection("timestamp: not RFC 3339 with T, seconds and an offset, in the years 0001 to 9999")
-    return _not_ahead(Tick(symbol, price, milliseconds), record_timestamp)
