@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from orchestration.supervisor import StreamView, epoch_seconds
-from orchestration.table_rules import FRESH_SECONDS, LAG_LIMIT, RULES, Share
+from orchestration.table_rules import FOREIGN_SECONDS, FRESH_SECONDS, LAG_LIMIT, RULES, Share
 from spark_jobs.jobs import JOBS
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
@@ -78,6 +78,12 @@ CHECKS: dict[CheckKey, str] = {
         for table, rules in RULES.items()
         if rules.share
     },
+    **{
+        CheckKey(table, "no_foreign_messages"): f"In the last {FOREIGN_SECONDS / 3_600:.0f} h nothing but results was "
+        f"found on the topic {topic}: what is none is left out."
+        for spec in JOBS.values()
+        for table, topic in spec.archives.items()
+    },
 }
 """Every check and what it means."""
 
@@ -112,6 +118,8 @@ def judge(stream: str, facts: StreamFacts, live: float | None, now: float) -> di
             outcomes[CheckKey(table, "fresh")] = _fresh(facts, facts.committed.get(table), live, now)
         if rules.share:
             outcomes[CheckKey(table, rules.share.check)] = _share(facts.view, rules.share)
+        if table in JOBS[stream].archives:
+            outcomes[CheckKey(table, "no_foreign_messages")] = _foreign(facts.view, table, now)
     return outcomes
 
 
@@ -148,6 +156,16 @@ def _fresh(facts: StreamFacts, committed: float | None, live: float | None, now:
     age = now - max(committed or 0.0, live or 0.0, began)
     fresh = age < FRESH_SECONDS
     return Outcome(fresh, "within bounds" if fresh else "no new rows for too long", WARN, {"limit": FRESH_SECONDS})
+
+
+def _foreign(view: StreamView, table: str, now: float) -> Outcome:
+    found = view.heartbeat.get("foreign", {}).get(table)
+    if found is None:
+        return Outcome(True, "none", WARN, {"messages": 0})
+    passed = now - epoch_seconds(found["last_at"]) >= FOREIGN_SECONDS
+    said = f"{found['messages']:,} messages that are no results were left out, the last at {found['last_at']}"
+    remedy = "" if passed else ": find out who else writes to the topic"
+    return Outcome(passed, said + remedy, WARN, {"messages": found["messages"]})
 
 
 def _share(view: StreamView, share: Share) -> Outcome:

@@ -40,6 +40,17 @@ TABLE_CHECKS: dict[CheckKey, str] = {
         if rules.scores
     },
     **{
+        CheckKey(table, "one_partition"): f"Each symbol's messages {_RECENT} lie on one partition of the topic: on two "
+        "they have no order."
+        for table, rules in RULES.items()
+        if rules.partitions
+    },
+    **{
+        CheckKey(table, "no_internal_rejects"): f"The accept rule itself failed on no message {_RECENT}."
+        for table, rules in RULES.items()
+        if rules.reasons
+    },
+    **{
         CheckKey(asset, "equals_table"): f"There are as many documents as rows of zscores, from where on "
         f"they are kept, and the newest {COMPARED_ROWS:,} {_RECENT} are equal."
         for asset in COLLECTION_ASSETS.values()
@@ -72,6 +83,23 @@ def judge_duplicates(rows: int, repeated: int, example: str | None) -> Outcome:
     """`repeated`: identities that more than one row has, out of `rows` rows; `example`: one of them."""
     said = "none" if not repeated else f"{repeated} identities occur more than once, such as {example}"
     return Outcome(not repeated, said, ERROR, {"rows": rows, "repeated": repeated})
+
+
+def judge_partitions(partitions: Mapping[str, Sequence[int]]) -> Outcome:
+    """`partitions` by symbol: on which ones its messages are."""
+    spread = {symbol: sorted(numbers) for symbol, numbers in partitions.items() if len(numbers) > 1}
+    shown = (f"{symbol} on {', '.join(map(str, numbers))}" for symbol, numbers in sorted(spread.items())[:_SHOWN])
+    said = (
+        f"{len(spread)} symbols lie on more than one partition, such as {'; '.join(shown)}: have all producers use "
+        "Kafka's default partitioner (murmur2), then backfill the days of these symbols"
+    )
+    return Outcome(not spread, said if spread else "one for each", ERROR, {"symbols": len(partitions)})
+
+
+def judge_internal_rejects(rejects: int, example: str | None) -> Outcome:
+    """`rejects`: messages on which the accept rule failed; `example`: the reason of one of them."""
+    said = f"the accept rule failed on {rejects:,} messages, which are in rejects: report this, such as {example}"
+    return Outcome(not rejects, said if rejects else "none", ERROR, {"rejects": rejects})
 
 
 def judge_gaps(longest: Mapping[str, float], step_seconds: float | None) -> Outcome:

@@ -17,17 +17,21 @@ from orchestration.mongo_load import COLLECTIONS, COLUMNS, TABLE, Loaded, MongoS
 from orchestration.recent import Stretch, stretch
 from orchestration.table_checks import (
     NOTHING,
+    TABLE_CHECKS,
     Comparison,
     Scores,
     judge_duplicates,
     judge_equality,
     judge_gaps,
+    judge_internal_rejects,
+    judge_partitions,
     judge_schema,
     judge_scores,
 )
 from orchestration.table_rules import COMPARED_ROWS, RECENT_SECONDS, RULES
 from spark_jobs.tables import COLUMNS as DECLARED
 from tickhouse.contract.names import WINDOWS
+from tickhouse.contract.validation import INTERNAL
 
 _COUNT_SECONDS = 60.0
 
@@ -41,7 +45,7 @@ def check_table(
     sending, in epoch seconds: that there were no ticks before is not its fault.
     """
     rules = RULES[table]
-    names = ["schema", "no_duplicates", *["no_gaps"] * rules.gaps, *["scores"] * rules.scores]
+    names = [key.name for key in TABLE_CHECKS if key.asset == table]
     if lakehouse.version(table) is None:
         return {CheckKey(table, name): NOTHING for name in names}
     declared = [(column.name, column.type) for column in DECLARED[table]]
@@ -58,6 +62,10 @@ def check_table(
             outcome = judge_duplicates(*_duplicates(lakehouse, table, recent, rules.identity))
         elif name == "no_gaps":
             outcome = _gaps(lakehouse, table, step_seconds, live)
+        elif name == "one_partition":
+            outcome = judge_partitions(_partitions(lakehouse, table, recent))
+        elif name == "no_internal_rejects":
+            outcome = judge_internal_rejects(*_internal_rejects(lakehouse, table, recent))
         else:
             outcome = judge_scores(_scores(lakehouse, table, recent), recent.seconds)
         outcomes[CheckKey(table, name)] = outcome
@@ -94,6 +102,26 @@ def _gaps(lakehouse: Lakehouse, table: str, step_seconds: float | None, live: fl
     ).to_pylist()
     longest = {row["symbol"]: row["longest"].total_seconds() for row in found if row["longest"] is not None}
     return judge_gaps(longest, step_seconds)
+
+
+def _partitions(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, list[int]]:
+    found = lakehouse.query(
+        f'SELECT DISTINCT symbol, "partition" AS number FROM "{table}" WHERE {recent.condition}',  # noqa: S608
+        **{table: (table, recent.version)},
+    ).to_pylist()
+    partitions: dict[str, list[int]] = {}
+    for row in found:
+        partitions.setdefault(row["symbol"], []).append(row["number"])
+    return partitions
+
+
+def _internal_rejects(lakehouse: Lakehouse, table: str, recent: Stretch) -> tuple[int, str | None]:
+    (row,) = lakehouse.query(
+        f'SELECT count(*) AS n, min(reason) AS example FROM "{table}" WHERE {recent.condition} '  # noqa: S608
+        f"AND reason LIKE '{INTERNAL}%'",
+        **{table: (table, recent.version)},
+    ).to_pylist()
+    return row["n"], row["example"]
 
 
 def _scores(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, Scores]:

@@ -31,15 +31,22 @@ class Rules(NamedTuple):
     """Whether the times of its rows show where ticks are missing."""
     scores: bool = False
     """Whether it has z-scores, which must be finite and centred."""
+    partitions: bool = False
+    """Whether its rows show on which partition of the topic a symbol is: it must be one."""
+    reasons: bool = False
+    """Whether it has the reasons for rejections, none of which may be a failure of the accept rule itself."""
 
 
 _COORDINATES = ("topic", "partition", "offset")
 _TICK = ("symbol", "timestamp")
 
 RULES: dict[str, Rules] = {
-    "prices": Rules(_COORDINATES, gaps=True),
+    "prices": Rules(_COORDINATES, gaps=True, partitions=True),
     "rejects": Rules(
-        _COORDINATES, fresh=False, share=Share("rejected_share", "rejects", 0.05, "of the messages are rejected")
+        _COORDINATES,
+        fresh=False,
+        share=Share("rejected_share", "rejects", 0.05, "of the messages are rejected"),
+        reasons=True,
     ),
     "moving_stats": Rules(_TICK, share=Share("late_share", "late", 0.05, "of the ticks are late")),
     "zscores": Rules(_TICK, scores=True),
@@ -50,6 +57,8 @@ LAG_LIMIT = 10_000
 """Messages that may wait for a stream; a catch-up has more, and says so while it lasts."""
 FRESH_SECONDS = 180.0
 """How long a table may be without new rows while ticks come: results are final after at most half a minute."""
+FOREIGN_SECONDS = 3_600.0
+"""For how long it is told of a foreign message on a topic of results."""
 GAP_STEPS = 100
 """How many polling steps may lie between two ticks of a symbol: ten seconds at ten ticks a second."""
 RECENT_SECONDS = 3_600.0

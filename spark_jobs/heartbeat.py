@@ -57,6 +57,7 @@ class Heartbeat:
             "last_batch_ms": earlier.get("last_batch_ms"),
             "last_event_time": earlier.get("last_event_time"),
             "queries": {},
+            "foreign": earlier.get("foreign", {}),
         }
 
     def _earlier(self) -> dict[str, Any]:
@@ -81,6 +82,13 @@ class Heartbeat:
                 (text,) = timestamp_texts(np.array([event_time]))
                 # RFC 3339 texts of one form sort as their times do.
                 self._content["last_event_time"] = max(self._content["last_event_time"] or "", text)
+
+    def foreign(self, table: str, messages: int) -> None:
+        """Note that so many further messages on the topic that a table is the copy of were no results."""
+        with self._lock:
+            known = self._content["foreign"].get(table, {"messages": 0})
+            found = {"messages": known["messages"] + messages, "last_at": _now()}
+            self._content["foreign"] = {**self._content["foreign"], table: found}
 
     def waited(self, batch: int, milliseconds: int) -> None:
         """Note that the job's micro-batch, when all was done, waited for so long before it ended."""

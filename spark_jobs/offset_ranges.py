@@ -26,6 +26,8 @@ from confluent_kafka import (
 )
 
 _MESSAGES = 20_000
+_BYTES = 64 * 2**20
+"""Of keys and values, as many as are given at once beside a single message: Arrow's binary arrays end at 2 GiB."""
 RECORD_SCHEMA = pa.schema(
     [
         ("topic", pa.string()),
@@ -63,6 +65,29 @@ def read(wanted: OffsetRange, client: Mapping[str, str]) -> Iterator[list[Messag
         yield from reader.read(wanted.first, wanted.ends)
     finally:
         reader.close()
+
+
+def size(messages: list[Message]) -> int:
+    """Bytes of the keys and values of records."""
+    return sum(map(len, messages)) + sum(map(len, filter(None, map(Message.key, messages))))
+
+
+def portions(messages: list[Message]) -> Iterator[list[Message]]:
+    """Records in their order, so many at a time that they have `_BYTES` at most, or are one."""
+    if size(messages) <= _BYTES:
+        if messages:
+            yield messages
+        return
+    portion: list[Message] = []
+    held = 0
+    for message in messages:
+        length = size([message])
+        if portion and held + length > _BYTES:
+            yield portion
+            portion, held = [], 0
+        portion.append(message)
+        held += length
+    yield portion
 
 
 def values(messages: list[Message]) -> pa.Array:
@@ -113,6 +138,8 @@ class RangeReader:
                 # Fetched ahead for each partition, beside what is being worked on.
                 "queued.max.messages.kbytes": "16384",
                 "fetch.queue.backoff.ms": "20",
+                # A broker sends a batch of messages whole, however large it is, and it must be taken.
+                "receive.message.max.bytes": "2147483647",
                 "check.crcs": "true",
             }
         )
@@ -123,6 +150,7 @@ class RangeReader:
         """By partition: up to where all records have come."""
         self._ahead: dict[int, list[Message]] = {}
         """By partition: records that have come and lie beyond the range."""
+        self._ahead_bytes: dict[int, int] = {}
 
     def close(self) -> None:
         """Let go of the brokers."""
@@ -146,9 +174,11 @@ class RangeReader:
         inside: list[Message] = []
         for number, end in wanted.items():
             inside += self._turn_to(number, first.get(number, OFFSET_BEGINNING), end)
+        held = size(inside)
         heard = time.monotonic()
         while any(self._reached[number] < end for number, end in wanted.items()):
             some = self._poll()
+            held += size(some)
             ended = set()
             for message in some:
                 place, offset = message.partition(), message.offset()
@@ -156,28 +186,32 @@ class RangeReader:
                     ended.add(self._note_end(message))
                     continue
                 self._reached[place] = offset + 1
-                (inside if offset < wanted.get(place, 0) else self._ahead[place]).append(message)
+                if offset < wanted.get(place, 0):
+                    inside.append(message)
+                else:
+                    self._ahead[place].append(message)
+                    self._ahead_bytes[place] += size([message])
             self._let_go(wanted, ended)
             if some:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENCE_SECONDS:
                 raise TimeoutError(f"no message of {self._topic} has come for {_SILENCE_SECONDS:.0f} s")
-            if len(inside) >= _MESSAGES:
-                yield inside
-                inside = []
-        if inside:
-            yield inside
+            if len(inside) >= _MESSAGES or held >= _BYTES:
+                yield from portions(inside)
+                inside, held = [], 0
+        yield from portions(inside)
 
     def _turn_to(self, number: int, first: int, end: int) -> list[Message]:
         """Have a partition's records come from an offset on, unless they do; returns what has come of the range."""
         if self._next.get(number) != first:
             self._unassign(number)
-            self._ahead[number] = []
+            self._ahead[number], self._ahead_bytes[number] = [], 0
             self._reached[number] = first
         self._next[number] = end
         ahead = self._ahead[number]
         cut = bisect_left(ahead, end, key=lambda message: message.offset() or 0)
         self._ahead[number] = ahead[cut:]
+        self._ahead_bytes[number] -= size(ahead[:cut])
         if number not in self._assigned and self._reached[number] < end:
             self._consumer.incremental_assign([TopicPartition(self._topic, number, self._reached[number])])
             self._assigned.add(number)
@@ -186,7 +220,8 @@ class RangeReader:
     def _let_go(self, wanted: Mapping[int, int], ended: Collection[int]) -> None:
         """Have no more come of partitions that are far beyond the range, as it would be kept, nor of those that end."""
         for number in tuple(self._assigned):
-            enough = number in ended or len(self._ahead[number]) >= self._most_ahead
+            many = len(self._ahead[number]) >= self._most_ahead or self._ahead_bytes[number] >= _BYTES
+            enough = number in ended or many
             if enough and self._reached[number] >= wanted.get(number, 0):
                 self._unassign(number)
 

@@ -21,6 +21,7 @@ from spark_jobs.offset_ranges import OffsetRange, read, record_batch
 from spark_jobs.packing import verdicts_on
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
+from spark_jobs.spill import SpilledBatches
 from spark_jobs.tables import arrow_schema
 from tickhouse.contract.arrays import Integers
 
@@ -114,7 +115,7 @@ class _Writer:
         self._rejects = rejects
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        refused: list[pa.RecordBatch] = []
+        refused = SpilledBatches(arrow_schema("rejects"))
         latest: list[int] = []
 
         def ticks() -> Iterator[pa.RecordBatch]:

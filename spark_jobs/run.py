@@ -345,7 +345,10 @@ class _Job:
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
         target = TableTarget.of(table, self._settings)
         spark, wanted = batch_rows.sparkSession, self._offset_range(table, batch)
-        archive_batch(spark, wanted, self._client, _query_id(batch_rows), batch, target)
+        foreign = archive_batch(spark, wanted, self._client, _query_id(batch_rows), batch, target)
+        if foreign:
+            _log.warning("%d messages on %s are no results and are left out", foreign, wanted.topic)
+            self._heartbeat.foreign(table, foreign)
 
     def _offset_range(self, query: str, batch: int) -> OffsetRange:
         """What a micro-batch of a query has of its one topic, once the plan of it is sure to last."""

@@ -24,6 +24,11 @@ _MANY = 0.5
 """The share of the largest micro-batch from which on one is read ahead: of fewer messages more will have come later."""
 
 
+_BATCH_BYTES = 256 * 2**20
+"""Of values in a micro-batch, as far as can be told beforehand: one that takes minutes would be taken for stuck."""
+_FEWEST = 100
+
+
 class CutOff(Exception):
     """A topic ends before the offset at which a query goes on."""
 
@@ -45,6 +50,8 @@ class TopicReader:
         self._ranges = {topic: RangeReader(topic, reading.client) for topic in reading.topics}
         self._thread = ThreadPoolExecutor(1, "read-ahead")
         self._ahead: _Ahead | None = None
+        self._mean_bytes = 0.0
+        """Of a message of the micro-batch that was read last."""
         look_seldom()
 
     def first(self) -> Offsets:
@@ -65,7 +72,13 @@ class TopicReader:
                     raise CutOff(f"{topic} partition {number} ends before offset {offset}, which is to be read next")
         if self._reading.until is not None:
             ends = self._reading.until
-        return next_ends(position, ends, self._reading.largest_batch, self._reading.awaited)
+        return next_ends(position, ends, self._most, self._reading.awaited)
+
+    @property
+    def _most(self) -> int:
+        """Messages that the next micro-batch may have: fewer than usual where those of the last one were large."""
+        largest = self._reading.largest_batch
+        return min(largest, max(_FEWEST, int(_BATCH_BYTES / self._mean_bytes))) if self._mean_bytes else largest
 
     def rows(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
         """All messages between offsets, as rows of `packing.PACKED_TYPE`. Raises what `RangeReader.read` raises."""
@@ -87,7 +100,7 @@ class TopicReader:
     def _read_ahead(self, position: Offsets) -> None:
         """Where messages are many, have the next micro-batch read while Spark is at work on the last one; else rest."""
         ends = self.ends_after(position)
-        if between(position, ends) >= self._reading.largest_batch * _MANY:
+        if between(position, ends) >= self._most * _MANY:
             self._ahead = _Ahead(position, ends, self._thread.submit(lambda: list(self._read(position, ends))))
         else:
             for reader in self._ranges.values():
@@ -97,6 +110,11 @@ class TopicReader:
         return pack(self._batches(first, ends), buckets=self._reading.buckets)
 
     def _batches(self, first: Offsets, ends: Offsets) -> Iterator[pa.RecordBatch]:
+        read = count = 0
         for topic, reader in self._ranges.items():
             for messages in reader.read(first.get(topic, {}), ends.get(topic, {})):
-                yield record_batch(messages)
+                batch = record_batch(messages)
+                read, count = read + batch.nbytes, count + len(batch)
+                yield batch
+        if count:
+            self._mean_bytes = read / count

@@ -79,6 +79,14 @@ def wide(home: Path) -> None:
     append(home / "lakehouse", "prices", rows("prices", START, [TICKS + 101]))
 
 
+def on_two_partitions(home: Path) -> None:
+    strays = rows("prices", START, [TICKS])
+    other = pa.array([1], pa.int32())
+    append(
+        home / "lakehouse", "prices", strays.set_column(strays.schema.get_field_index("partition"), "partition", other)
+    )
+
+
 def repeated(home: Path) -> None:
     append(home / "lakehouse", "prices", rows("prices", START, [TICKS - 1]))
 
@@ -103,6 +111,11 @@ def widened(home: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "check_name", "said"),
     [
+        (
+            on_two_partitions,
+            "prices:one_partition",
+            "!1 symbols lie on more than one partition",
+        ),
         (wide, "prices:no_gaps", "!BTCUSDT: 10.2 s without a tick"),
         (repeated, "prices:no_duplicates", "!1 identities occur more than once, such as btc-price 0 599"),
         (repeated_result, "moving_stats:no_duplicates", "!2 identities occur more than once, such as BTCUSDT"),

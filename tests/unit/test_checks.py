@@ -96,3 +96,19 @@ def test_shares(stream: str, table: str, check: str, counter: str) -> None:
 )
 def test_live_since(producer: dict[str, Any], since: float | None) -> None:
     assert live_since({"written_at": WRITTEN} | producer if producer else {}, NOW - 50, NOW) == since
+
+
+@pytest.mark.parametrize(
+    ("foreign", "passed", "said"),
+    [
+        ({}, True, "none"),
+        ({"higher": {"messages": 5, "last_at": WRITTEN}}, True, "none"),
+        ({"lower": {"messages": 1_234, "last_at": WRITTEN}}, False, "1,234 messages that are no results were left out"),
+        ({"lower": {"messages": 2, "last_at": "2027-01-15T07:00:00.000Z"}}, True, "2 messages that are no results"),
+    ],
+)
+def test_foreign_messages(foreign: dict[str, Any], passed: bool, said: str) -> None:
+    view = StreamView("running", pid=7, running_seconds=9_999.0, heartbeat={"foreign": foreign})
+    found = outcome("trend", "lower", "no_foreign_messages", StreamFacts(view, True, 0))
+    assert found[0] == passed
+    assert found[1].startswith(said)

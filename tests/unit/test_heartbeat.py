@@ -91,3 +91,15 @@ def test_a_query_that_has_done_nothing_begins_where_retention_has_left_something
     assert (entry["batch_id"], entry["offsets"], entry["got_on"]) == (None, {"btc-price": {"0": 500}}, False)
     heartbeat.progress("moving", report(0), idle=True)
     assert said(path, heartbeat)["got_on"] is True
+
+
+def test_foreign_messages_are_counted_over_all_processes(tmp_path: Path) -> None:
+    path = tmp_path / "trend.heartbeat.json"
+    for _ in range(2):
+        heartbeat = Heartbeat(path, "trend", "continuous")
+        heartbeat.foreign("higher", 2)
+        heartbeat.beat()
+    found = json.loads(path.read_text())["foreign"]
+    assert found["higher"]["messages"] == 4
+    assert found["higher"]["last_at"].endswith("Z")
+    assert "lower" not in found

@@ -14,6 +14,8 @@ from orchestration.table_checks import (
     judge_duplicates,
     judge_equality,
     judge_gaps,
+    judge_internal_rejects,
+    judge_partitions,
     judge_schema,
     judge_scores,
 )
@@ -29,7 +31,9 @@ def test_there_are_rules_and_columns_for_every_table_and_no_other() -> None:
     assert set(RULES) == set(COLUMNS) == set(TABLES)
     for table, rules in RULES.items():
         assert set(rules.identity) <= {column.name for column in COLUMNS[table]}
-    assert {key.name for key in TABLE_CHECKS} == {"schema", "no_duplicates", "no_gaps", "scores", "equals_table"}
+    assert {key.name for key in TABLE_CHECKS} == {
+        *("schema", "no_duplicates", "no_gaps", "scores", "equals_table", "one_partition", "no_internal_rejects")
+    }
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,20 @@ def test_there_are_rules_and_columns_for_every_table_and_no_other() -> None:
 def test_schema(found: Sequence[tuple[str, str]], said: str) -> None:
     outcome = judge_schema(DECLARED, found)
     assert (outcome.passed, outcome.description) == (said == "as declared", said)
+
+
+def test_symbols_on_one_partition_each() -> None:
+    assert judge_partitions({}).passed
+    assert judge_partitions({"BTCUSDT": [2], "ETHUSDT": [2]}).passed
+    outcome = judge_partitions({"BTCUSDT": [2, 0], "ETHUSDT": [2]})
+    assert not outcome.passed
+    assert outcome.description.startswith("1 symbols lie on more than one partition, such as BTCUSDT on 0, 2:")
+
+
+def test_failures_of_the_rule_itself() -> None:
+    assert judge_internal_rejects(0, None).passed
+    outcome = judge_internal_rejects(3, "internal: MemoryError")
+    assert not outcome.passed and "failed on 3 messages" in outcome.description
 
 
 def test_duplicates() -> None:

@@ -39,6 +39,8 @@ class Rejection(NamedTuple):
     reason: str
 
 
+INTERNAL = "internal: "
+"""How the reason begins when the rule itself failed on a message."""
 NO_RECORD_TIME = Rejection("record timestamp: absent or outside the years 1970 to 2261")
 WRONG_KEY = Rejection("key: not the symbol")
 AHEAD = Rejection("timestamp: more than 60 s ahead of the Kafka record")
@@ -103,7 +105,7 @@ def _internal(error: Exception, value: bytes | None) -> Rejection:
     if _internal_failures <= _MOST_LOGGED:
         shown = repr(value[:200] if value is not None else value)
         _log.error("the accept rule failed on a message, which is rejected: %s", shown, exc_info=error)
-    return Rejection(f"internal: {type(error).__name__}: {error}"[:500])
+    return Rejection(f"{INTERNAL}{type(error).__name__}: {error}"[:500])
 
 
 def _read(value: bytes | None) -> Tick | Rejection:
