@@ -47,7 +47,7 @@ def expected() -> str:
 @pytest.mark.skipif(not OTHERS, reason="there is no other supported CPython on this machine")
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_verdicts_are_the_same(version: str, expected: str) -> None:
-    command = [OTHERS[version], "-P", "-m", "tests.verdicts", str(SEED), str(COUNT)]
+    command = [str(OTHERS[version]), "-P", "-m", "tests.verdicts", str(SEED), str(COUNT)]
     environment = {"PYTHONPATH": str(PROJECT_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -69,6 +69,6 @@ def test_the_rule_passes_its_tests_where_the_libraries_fit(version: str, tmp_pat
     files = [str(PROJECT_ROOT / "tests" / "unit" / name) for name in _TESTS]
     # The fuzz is run above.
     options = ["--noconftest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not hundred_thousand"]
-    command = [OTHERS[version], "-P", "-m", "pytest", *options, *files]
+    command = [str(OTHERS[version]), "-P", "-m", "pytest", *options, *files]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
