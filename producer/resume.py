@@ -226,9 +226,10 @@ def _read(
 
 
 def _count(tally: Tally, records: list[Any]) -> None:
+    keys = pa.array([record.key() for record in records], pa.binary())
     values = pa.array([record.value() for record in records], pa.binary())
     times = np.array([record.timestamp()[1] for record in records], dtype=np.int64)
-    verdicts = accept_batch(values, times)
+    verdicts = accept_batch(keys, values, times)
     for symbol, positions in verdicts.ticks_by_symbol():
         tally.add(symbol, verdicts.timestamps[positions])
 

@@ -10,7 +10,7 @@ import numpy as np
 from producer.recordings.tally import Tally
 from tickhouse.contract.arrays import Integers
 from tickhouse.contract.batch_validation import Verdicts
-from tickhouse.contract.validation import END_MS, MAXIMUM_LEAD_MS, Rejection, accept
+from tickhouse.contract.validation import MAXIMUM_LEAD_MS, Rejection, read_tick
 
 _TICKS_AT_ONCE = 10_000
 _AHEAD = f"timestamp: more than {MAXIMUM_LEAD_MS // 1_000} s ahead when sent"
@@ -76,7 +76,7 @@ class Count:
             return
         self._rejects += 1
         if self._first_reject is None:
-            verdict = accept(line, END_MS - 1)
+            verdict = read_tick(line)
             self._first_reject = number, verdict.reason if isinstance(verdict, Rejection) else _AHEAD
 
     def _count_ticks(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from producer.recordings import binance_archive, text
@@ -19,8 +18,7 @@ from producer.recordings.errors import LineTooLongError, RecordingError
 from producer.recordings.foreign import what_it_is
 from producer.recordings.location import Location
 from producer.recordings.text import Batch
-from tickhouse.contract.batch_validation import Verdicts, accept_batch
-from tickhouse.contract.validation import END_MS
+from tickhouse.contract.batch_validation import Verdicts, read_batch
 
 FIRST_LINES = 10_000
 """Among so many lines of a recording, at the most, there is a tick."""
@@ -106,7 +104,7 @@ class Recording:
 
 def judge(lines: list[bytes]) -> Verdicts:
     """What the accept rule says of lines, however far ahead of now their timestamps are."""
-    return accept_batch(pa.array(lines, pa.binary()), np.full(len(lines), END_MS - 1))
+    return read_batch(pa.array(lines, pa.binary()))
 
 
 def _head(place: Location, content: Content) -> tuple[list[bytes], LineTooLongError | None]:
