@@ -25,7 +25,7 @@ def _ticks(count: int) -> list[Message]:
     for number in range(count):
         time_ms = _START_MS + 1_000 * number
         value = {"symbol": "BTCUSDT", "price": 100 + number % 7, "timestamp": _text(time_ms)}
-        messages.append(Message(TICKS_TOPIC, 0, number, time_ms, json.dumps(value).encode()))
+        messages.append(Message(TICKS_TOPIC, 0, number, time_ms, b"BTCUSDT", json.dumps(value).encode()))
     return messages
 
 
@@ -42,15 +42,21 @@ def _statistics(ticks: Sequence[Message]) -> list[bytes]:
 _TICKS = _ticks(400)
 _STATISTICS = _statistics(_TICKS)
 _IN_ORDER = Stream(ZScoreProcessor, _LATENESS_MS, (ZSCORE_TOPIC,))
-_IN_ORDER.run([*_TICKS, *(Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(_STATISTICS))])
+_IN_ORDER.run(
+    [*_TICKS, *(Message(MOVING_TOPIC, 0, offset, 0, b"BTCUSDT", value) for offset, value in enumerate(_STATISTICS))]
+)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, len(_STATISTICS) - 1), st.integers(2, 9), st.integers(0, 2))
 def test_statistics_on_two_partitions_are_all_joined(grown_at: int, batches: int, ahead: int) -> None:
     """The topic gets a partition after `grown_at` results, and `zscore`, which is behind, reads both at once."""
-    old = [Message(MOVING_TOPIC, 0, offset, 0, value) for offset, value in enumerate(_STATISTICS[:grown_at])]
-    new = [Message(MOVING_TOPIC, 1, offset, 0, value) for offset, value in enumerate(_STATISTICS[grown_at:])]
+    old = [
+        Message(MOVING_TOPIC, 0, offset, 0, b"BTCUSDT", value) for offset, value in enumerate(_STATISTICS[:grown_at])
+    ]
+    new = [
+        Message(MOVING_TOPIC, 1, offset, 0, b"BTCUSDT", value) for offset, value in enumerate(_STATISTICS[grown_at:])
+    ]
     zscore = Stream(ZScoreProcessor, _LATENESS_MS, (ZSCORE_TOPIC,))
     parts = [np.array_split(np.arange(len(messages)), batches) for messages in (_TICKS, old, new)]
     for number in range(batches + ahead):
