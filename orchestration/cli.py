@@ -316,6 +316,7 @@ def doctor(
     if pid is not None:
         running = f"The stack of {settings.home} is running (process {pid}): `tickhouse status` says how it is"
         _out.print(f"[green]✓[/green] {escape(running)}", soft_wrap=True)
+        _tell_hazards(_settings(home=home))
         return
     problems = find_problems(settings, os.environ, ui=ui)
     if problems:
@@ -330,6 +331,17 @@ def doctor(
     for sentence in told(os.environ, settings.in_the_cloud):
         _out.print(f"[yellow]•[/yellow] {escape(sentence)}", soft_wrap=True)
     _out.print("[green]✓[/green] Nothing keeps the stack from starting here")
+    if "kafka_bootstrap" in settings.model_fields_set:
+        _tell_hazards(settings)
+
+
+def _tell_hazards(settings: OrchestrationSettings) -> None:
+    """Say which settings of the brokers endanger the results."""
+    from spark_jobs.broker_settings import hazards
+    from spark_jobs.kafka_access import librdkafka_security
+
+    for sentence in hazards({"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}):
+        _out.print(f"[yellow]•[/yellow] {escape(sentence)}", soft_wrap=True)
 
 
 @app.command()
@@ -556,6 +568,40 @@ def skip(
     except (skipping.SkipFailed, ProcessError) as error:
         raise _failure(f"{error}") from error
     _out.print(f"{stream} is past it, and the table gaps says so. Start it again: launch_streams in Dagster.")
+
+
+@app.command()
+def rebuild(
+    stream: Annotated[
+        str, typer.Argument(metavar="STREAM", help="prices, moving, zscore or trend; it must be stopped.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+) -> None:
+    """Give a stream a new checkpoint that goes on exactly where its results end.
+
+    For a checkpoint that is damaged or lost, was made with other settings, or no longer suits what is published.
+    Results that are on the stream's topics are found out and not published again; the stream reads the messages that
+    Kafka still has from the first one on. The tables go on where they end. Then start it again:
+    [bold]launch_streams[/bold] in Dagster, or its asset.
+    """
+    settings = _settings(home=home)
+    from orchestration.rebuilding import RebuildFailed
+    from orchestration.rebuilding import rebuild as replace_checkpoints
+    from spark_jobs.jobs import JOBS
+
+    if stream not in JOBS:
+        raise _failure(f"{stream} is no stream: it is one of {', '.join(JOBS)}", code=2)
+    if not yes:
+        _confirm(f"Replace the checkpoint of {stream}? The old one is moved aside.", "Nothing is replaced.")
+    try:
+        with _out.status("Looking which results are there"):
+            done = replace_checkpoints(settings, stream)
+    except (RebuildFailed, ProcessError) as error:
+        raise _failure(f"{error}") from error
+    for sentence in done:
+        _out.print(f"{sentence}.", soft_wrap=True, markup=False, highlight=False)
+    _out.print(f"Start {stream} again: launch_streams in Dagster.")
 
 
 @app.command()

@@ -4,8 +4,9 @@ Here: finding what one stream would skip, recording it, and moving its checkpoin
 Not here: asking (`orchestration.cli`), what a gap is (`spark_jobs.gaps`), the files of a checkpoint
 (`spark_jobs.checkpoints`).
 
-The end of a query's last micro-batch is where its next one begins; it is that which is moved. State, numbers of
-micro-batches, and the query's id with its marker of what is published stay as they are.
+The end of a query's last micro-batch is where its next one begins; it is that which is moved. What says up to where
+results are published or copied (`spark_jobs.markers`, the log of a table) is moved first, and likewise: a skip that was
+interrupted is done again. State, numbers of micro-batches, and the query's id stay as they are.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from deltalake.exceptions import DeltaError
+from confluent_kafka import KafkaException
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from orchestration import gap_table, processes
 from orchestration.settings import OrchestrationSettings
+from spark_jobs.archive import TableTarget, position, set_position
 from spark_jobs.checkpoint_files import LocalFiles, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, locked
-from spark_jobs.checkpoints import Checkpoint
+from spark_jobs.checkpoints import NOT_BEGUN, Checkpoint, Progress
 from spark_jobs.gaps import Gap, find_gaps, past
 from spark_jobs.jobs import JOBS
 from spark_jobs.kafka_access import librdkafka_security
+from spark_jobs.markers import Marker, MarkerMismatch, adopted, covers, digest, furthest, lost
 from spark_jobs.refusals import Refusal
+from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer
+from spark_jobs.table_lock import TableBusy
 from spark_jobs.topics import Topic, TopicsUnknown, look
 
 
@@ -55,13 +61,24 @@ def find(settings: OrchestrationSettings, stream: str) -> list[Skip]:
         if not folder.exists():
             continue
         try:
-            checkpoint = _checkpoint(stream, query, folder)
-            progress, known_ids = checkpoint.inspect(), checkpoint.topic_ids()
-            client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
-            topics = look(names, client, 10.0)
-        except (Refusal, TopicsUnknown) as error:
+            checkpoint = Checkpoint(LocalFiles(folder), stream)
+            progress, known_ids = checkpoint.inspect() or NOT_BEGUN, checkpoint.topic_ids()
+            topics = look(names, _client(settings), 10.0)
+            planned = progress.planned
+            if JOBS[stream].publishes(query) and checkpoint.marked:
+                # What is published has been read, whatever a checkpoint that was put back knows of it.
+                markers = Markers(checkpoint.query_id, _target(settings, stream), checkpoint.state_partitions).read()
+                planned = furthest(markers, progress.planned or progress.offsets)
+        except (Refusal, TopicsUnknown, KafkaException) as error:
             raise SkipFailed(str(error)) from error
-        gaps = find_gaps(progress.offsets, progress.planned, known_ids, topics) if progress else []
+        wanted = progress.offsets if progress.batch >= 0 else checkpoint.begins
+        if not JOBS[stream].publishes(query):
+            # As the stream does: a copy goes on where its table ends.
+            wanted = {
+                topic: wanted.get(topic, {}) | _position(settings, query, topic, state)
+                for topic, state in topics.items()
+            }
+        gaps = find_gaps(wanted, planned, known_ids, topics)
         if gaps:
             skips.append(Skip(query, folder, topics, gaps))
     return skips
@@ -89,19 +106,84 @@ def apply(settings: OrchestrationSettings, stream: str, shown: Sequence[Skip]) -
             # First the record: whatever happens then, no gap is without one.
             gap_table.append(settings.lakehouse, [(skip.query, gap) for skip in shown for gap in skip.gaps], at)
             for skip in shown:
-                _move(_checkpoint(stream, skip.query, skip.folder), skip, at)
-    except (CheckpointHeld, DeltaError, OSError) as error:
+                checkpoint = Checkpoint(LocalFiles(skip.folder), stream)
+                if JOBS[stream].publishes(skip.query):
+                    _move_markers(settings, stream, checkpoint, skip)
+                else:
+                    _move_tables(settings, stream, skip)
+                _move(checkpoint, skip, at)
+    except (CheckpointHeld, Refusal, KafkaException, NoAnswer, TableBusy, DeltaError, OSError) as error:
         raise SkipFailed(str(error)) from error
 
 
+def _move_markers(settings: OrchestrationSettings, stream: str, checkpoint: Checkpoint, skip: Skip) -> None:
+    progress = checkpoint.inspect() or NOT_BEGUN
+    markers = Markers(checkpoint.query_id, _target(settings, stream), checkpoint.state_partitions)
+    marked, known = checkpoint.marked, any(marker is not None for marker in markers.read())
+    markers.write(
+        lambda found: moved(found if marked else adopted(found, known, *progress), progress, skip.gaps),
+    )
+    checkpoint.note_marked()
+
+
+def moved(marker: Marker | None, progress: Progress, gaps: Sequence[Gap]) -> Marker:
+    """A marker past gaps. Raises MarkerMismatch where it does not suit the checkpoint."""
+    if marker is None:
+        raise lost()
+    if marker.ends == {}:
+        return marker  # nothing is published
+    places = [progress.offsets] if progress.planned is None else [progress.offsets, progress.planned]
+    for place in places:
+        if marker.ends in (place, digest(place)):
+            return marker._replace(ends=past(place, gaps))
+    if isinstance(marker.ends, dict):
+        if marker.ends in [past(place, gaps) for place in places]:
+            return marker  # by a skip that was interrupted
+        if covers(marker.ends, places[-1]):
+            return marker._replace(ends=past(marker.ends, gaps))
+    raise MarkerMismatch(
+        "what is published does not suit the checkpoint, so it cannot be moved: `tickhouse rebuild` makes a new one"
+    )
+
+
+def _move_tables(settings: OrchestrationSettings, stream: str, skip: Skip) -> None:
+    for table in JOBS[stream].written_by(skip.query):
+        for topic, state in skip.topics.items():
+            reached = _position(settings, table, topic, state)
+            if reached:
+                set_position(
+                    TableTarget(table, _table_uri(settings, table), settings.home),
+                    topic,
+                    state.topic_id,
+                    past({topic: reached}, [gap for gap in skip.gaps if gap.topic == topic])[topic],
+                )
+
+
+def _position(settings: OrchestrationSettings, table: str, topic: str, state: Topic) -> dict[int, int]:
+    try:
+        return position(_table_uri(settings, table), topic, state.topic_id, state.partitions)
+    except TableNotFoundError:
+        return {}
+
+
+def _table_uri(settings: OrchestrationSettings, table: str) -> str:
+    return f"{settings.lakehouse.rstrip('/')}/{table}"
+
+
+def _target(settings: OrchestrationSettings, stream: str) -> KafkaTarget:
+    return KafkaTarget(JOBS[stream].outputs, _client(settings))
+
+
+def _client(settings: OrchestrationSettings) -> dict[str, str]:
+    return {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
+
+
 def _move(checkpoint: Checkpoint, skip: Skip, at: datetime.datetime) -> None:
-    progress = checkpoint.inspect()
-    assert progress is not None
-    planned = None if progress.planned is None else past(progress.planned, skip.gaps)
-    checkpoint.go_on_from(progress, past(progress.offsets, skip.gaps), planned, f"{at:%Y%m%dT%H%M%SZ}")
+    progress = checkpoint.inspect() or NOT_BEGUN
+    if progress.batch < 0:
+        checkpoint.note_begins(past(checkpoint.begins, skip.gaps))
+    if progress != NOT_BEGUN:
+        planned = None if progress.planned is None else past(progress.planned, skip.gaps)
+        checkpoint.go_on_from(progress, past(progress.offsets, skip.gaps), planned, f"{at:%Y%m%dT%H%M%SZ}")
     # The ids say which topics the offsets are of, so they come after them.
     checkpoint.note_topic_ids({name: topic.topic_id for name, topic in skip.topics.items()})
-
-
-def _checkpoint(stream: str, query: str, folder: Path) -> Checkpoint:
-    return Checkpoint(LocalFiles(folder), JOBS[stream].written_by(query))

@@ -15,17 +15,20 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from spark_jobs.checkpoint_files import CheckpointFiles, local_path
 from spark_jobs.offsets import Offsets, named, numbered
 from spark_jobs.refusals import Refusal
 
+VERSION = 3
+"""Of what is kept in checkpoints; raise it whenever a change gives old state another meaning."""
 _IDENTITY_FILE = "tickhouse.json"
 _METADATA_FILE = "metadata"
 _STATE_METADATA = "state/0/_metadata/v2"
-_NOTED = ("query_id", "topic_ids", "place")
+_EXISTING_FILE = "existing.json"
+_NOTED = ("query_id", "topic_ids", "place", "marked", "begins")
 """What the identity file says beside the identity."""
 
 
@@ -41,26 +44,61 @@ class Progress(NamedTuple):
     """How far a checkpoint has got."""
 
     batch: int
-    """The last micro-batch that is done."""
+    """The last micro-batch that is done; -1 when only the first one has been begun."""
     offsets: Offsets
     """The next offsets after it."""
     planned: Offsets | None
     """The next offsets after the micro-batch behind it, when that one has been begun; it is then repeated."""
 
 
+NOT_BEGUN = Progress(-1, {}, None)
+"""Of a checkpoint without any micro-batch."""
+
+
 class Checkpoint:
-    """One query's checkpoint.
+    """One query's checkpoint. `stream`: the job that it belongs to, for what is said to people."""
 
-    `written`: the topics and tables that the query writes, for what is said to people. `next_unpublished`: tells by the
-    query's id the number of its first micro-batch of which nothing is published; None where that cannot be told.
-    """
-
-    def __init__(
-        self, files: CheckpointFiles, written: tuple[str, ...], next_unpublished: Callable[[str], int] | None = None
-    ) -> None:
+    def __init__(self, files: CheckpointFiles, stream: str) -> None:
         self._files = files
-        self._written = written
-        self._next_unpublished = next_unpublished
+        self._stream = stream
+        self._ends: dict[int, Offsets] = {}
+        """Of the micro-batch that was asked for last."""
+
+    @property
+    def query_id(self) -> str:
+        """The query's id, once it is claimed."""
+        return str((self._noted() or {})["query_id"])
+
+    @property
+    def marked(self) -> bool:
+        """Whether there are markers of what the query has published (`markers`): one that is missing was then lost."""
+        return bool((self._noted() or {}).get("marked"))
+
+    def note_marked(self) -> None:
+        """Note that there are markers from now on."""
+        self._note({**(self._noted() or {}), "marked": True})
+
+    @property
+    def begins(self) -> Offsets:
+        """Where the first micro-batch begins, as far as that is noted."""
+        return numbered((self._noted() or {}).get("begins", {}))
+
+    def note_begins(self, offsets: Offsets) -> None:
+        """Note where the first micro-batch begins: when it is repeated, the broker may have removed some of it."""
+        self._note({**(self._noted() or {}), "begins": named(offsets)})
+
+    def existing(self) -> bytes | None:
+        """What `keep_existing` was given; None before."""
+        return self._files.read(_EXISTING_FILE)
+
+    def keep_existing(self, text: str) -> None:
+        """Keep which results were there before the checkpoint (`existing_results`)."""
+        self._files.write(_EXISTING_FILE, text)
+
+    @property
+    def state_partitions(self) -> int:
+        """Partitions of the state, 0 for a query without."""
+        return int((self._noted() or {}).get("state_partitions", 0))
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the checkpoint, or compare the one that is there. Raises CheckpointMismatch, CheckpointDamaged."""
@@ -104,7 +142,7 @@ class Checkpoint:
             self._note({**noted, "topic_ids": known | topic_ids})
 
     def inspect(self) -> Progress | None:
-        """How far it has got, None when no micro-batch is done.
+        """How far it has got, None when no micro-batch has been begun.
 
         Looks at all that Spark will read first. What is inside the files of the state only Spark can tell. Raises
         CheckpointDamaged, with the exact repair where there is one without risk.
@@ -122,10 +160,8 @@ class Checkpoint:
         if commits:
             self._check_commit(commits[-1], last)
         planned = self._plan(last, done)
-        offsets = planned if done == last else self._plan(done, done) if done >= 0 else None
-        if offsets is None:
-            return None
-        for partition in range((self._noted() or {}).get("state_partitions", 0)):
+        offsets = planned if done == last else self._plan(done, done) if done >= 0 else {}
+        for partition in range(self.state_partitions):
             self._check_state(partition, done + 1, repeatable=done == last)
         return Progress(done, offsets, None if done == last else planned)
 
@@ -143,7 +179,9 @@ class Checkpoint:
 
         Raises CheckpointDamaged.
         """
-        return self._plan(batch - 1, batch - 1) if batch else {}, self._plan(batch, batch - 1)
+        first = self._ends.get(batch - 1) or (self._plan(batch - 1, batch - 1) if batch else {})
+        self._ends = {batch: self._plan(batch, batch - 1)}
+        return first, self._ends[batch]
 
     def go_on_from(self, progress: Progress, offsets: Offsets, planned: Offsets | None, mark: str) -> None:
         """Let the next micro-batch begin at other offsets; the state and all numbers stay as they are.
@@ -153,7 +191,8 @@ class Checkpoint:
         """
         changes = [(progress.batch + 1, planned)] if planned is not None else []
         # The end of the last micro-batch is where the next one begins. It comes last: until then all is as it was.
-        for batch, position in [*changes, (progress.batch, offsets)]:
+        changes += [(progress.batch, offsets)] if progress.batch >= 0 else []
+        for batch, position in changes:
             name = f"offsets/{batch}"
             text = (self._files.read(name) or b"").decode()
             self._files.write(f"replaced/offsets-{batch}-{mark}", text)
@@ -172,7 +211,7 @@ class Checkpoint:
             return
         raise CheckpointMismatch(
             f"the checkpoint {self._files.place} was made with {dict(found)}, this job runs with {dict(identity)}: "
-            f"start it with the settings it was made with, or {self._anew()}"
+            f"start it with the settings it was made with, or {rebuild_advice(self._stream)}"
         )
 
     def _relocate_state(self) -> None:
@@ -223,15 +262,9 @@ class Checkpoint:
             except (AttributeError, ValueError, TypeError):
                 pass
         repair = None
-        query_id = (self._noted() or {}).get("query_id")
-        if batch > done and query_id is not None and self._next_unpublished is not None:
-            if self._next_unpublished(query_id) <= batch:
-                repair = f"remove {name} and start again: the micro-batch {batch} is not published, it is planned anew"
-        elif batch > done:
-            repair = (
-                f"if no table has the micro-batch {batch} (no txn entry of its log for {query_id} has that version), "
-                f"remove {name} and start again; else"
-            )
+        if batch > done:
+            # What is there of its results is known by what was read, not by the number.
+            repair = f"remove {name} and start again: the micro-batch {batch} is then planned anew"
         raise self._damaged(name, "cannot be read", repair)
 
     def _check_commit(self, batch: int, last_plan: int) -> None:
@@ -266,21 +299,21 @@ class Checkpoint:
         )
 
     def _damaged(self, name: str, what: str, repair: str | None = None) -> CheckpointDamaged:
-        remedy = "" if repair is None else f"{repair} " if repair.endswith("else") else f"{repair}; or "
+        remedy = "" if repair is None else f"{repair}; or "
         return CheckpointDamaged(
-            f"the checkpoint is damaged, {self._files.place}/{name} {what}: {remedy}put back a copy of the whole "
-            f"checkpoint folder from the same moment as what it has written, or {self._anew()}"
-        )
-
-    def _anew(self) -> str:
-        written = ", ".join(self._written)
-        return (
-            "move the checkpoint away to begin again from the first offset: all that is still there is then written "
-            f"once more, so remove what this job has written before ({written}), and with it what was made from that"
+            f"the checkpoint is damaged, {self._files.place}/{name} {what}: {remedy}{rebuild_advice(self._stream)}"
         )
 
     def _numbers(self, folder: str) -> list[int]:
         return sorted(int(name) for name in self._files.sizes(folder) if name.isdigit())
+
+
+def rebuild_advice(stream: str) -> str:
+    """The way out that keeps the results right."""
+    return (
+        f"run `tickhouse rebuild {stream}`: it replaces the checkpoint by a new one, which goes on exactly where the "
+        "results that are there end"
+    )
 
 
 def _offsets_text(offsets: Offsets) -> str:

@@ -95,6 +95,12 @@ class Heartbeat:
         with self._lock:
             self._waited[batch] = milliseconds
 
+    def got_through(self, query: str) -> None:
+        """Note that a micro-batch that is not done yet has got on."""
+        with self._lock:
+            if query in self._content["queries"]:
+                self._content["queries"][query]["last_progress_at"] = _now()
+
     def resume(self, query: str, batch: int | None, offsets: dict[str, dict[str, int]]) -> None:
         """Note where a query goes on: its last committed micro-batch, None before the first, and the next offsets."""
         with self._lock:

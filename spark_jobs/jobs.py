@@ -36,6 +36,10 @@ class JobSpec(NamedTuple):
         """The job's queries and the topics that each reads: the computation, and the copies of topics to tables."""
         return {self.name: self.inputs} | {table: (topic,) for table, topic in self.archives.items()}
 
+    def publishes(self, query: str) -> bool:
+        """Whether one of its queries publishes to topics; every other copies a topic to tables."""
+        return query == self.name and bool(self.outputs)
+
     def written_by(self, query: str) -> tuple[str, ...]:
         """What one of its queries writes: topics and the tables copied from them, or a table alone."""
         return (*self.outputs, *self.tables) if query == self.name else (query,)

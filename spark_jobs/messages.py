@@ -50,6 +50,11 @@ def portions(topic: str, results: Iterable[tuple[str, bytes]]) -> Iterator[list[
         yield portion
 
 
+def packed_rows(topic: str) -> int:
+    """In how many rows of words the results of a topic are packed."""
+    return _FORMS[topic][1]
+
+
 def form_messages(topic: str, results: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
     """The symbol and the message of each result, from symbols and their results as `pack_results` gave them.
 

@@ -135,6 +135,8 @@ class RangeReader:
                 # with the answer to the next fetch, for which the broker need not wait: what is wanted is there.
                 "enable.partition.eof": "true",
                 "fetch.wait.max.ms": "1",
+                # An answer that takes longer than a request may (60 s) is never had: 140 kB/s are enough for one.
+                "fetch.max.bytes": "8388608",
                 # Fetched ahead for each partition, beside what is being worked on.
                 "queued.max.messages.kbytes": "16384",
                 "fetch.queue.backoff.ms": "20",

@@ -7,7 +7,7 @@ Belongs here: how messages become rows, and writing both tables exactly once. Do
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from spark_jobs.archive import TableTarget, append, in_one_task
+from spark_jobs.archive import TableBatch, TableTarget, append, at_least, begins, in_one_task
 from spark_jobs.offset_ranges import OffsetRange, read, record_batch
 from spark_jobs.packing import verdicts_on
 from spark_jobs.settings import StreamSettings
@@ -81,54 +81,59 @@ def _decimals(prices: Integers) -> pa.Array:
 
 
 def write_batch(
-    spark: SparkSession,
-    wanted: OffsetRange,
-    client: Mapping[str, str],
-    query_id: str,
-    batch: int,
-    settings: StreamSettings,
+    spark: SparkSession, batch: TableBatch, client: Mapping[str, str], settings: StreamSettings
 ) -> Published:
-    """Append a micro-batch, given as its offsets, to the two tables, each once.
+    """Append a micro-batch to the two tables, as far as each lacks it.
 
     `client`: librdkafka settings for reaching the brokers. What was counted is read from the tables, so a repeated
     micro-batch changes nothing.
     """
-    writer = _Writer(query_id, batch, TableTarget.of("prices", settings), TableTarget.of("rejects", settings))
-    (row,) = in_one_task(spark, partial(_write, wanted, client, writer), _REPORT_TYPE)
+    writer = _Writer(batch, TableTarget.of("prices", settings), TableTarget.of("rejects", settings))
+    (row,) = in_one_task(spark, partial(_write, client, writer), _REPORT_TYPE)
     kept, refused = row["kept"], row["refused"]
     counts = {"input_rows": kept + refused, "output_rows": kept, "late": 0, "duplicates": 0, "rejects": refused}
     return Published(counts, row["event_time"])
 
 
-def _write(wanted: OffsetRange, client: Mapping[str, str], writer: _Writer) -> Iterator[pa.RecordBatch]:
+def _write(client: Mapping[str, str], writer: _Writer) -> Iterator[pa.RecordBatch]:
     """The task side."""
-    return writer.write(map(record_batch, read(wanted, client)))
+    return writer.write(lambda wanted: map(record_batch, read(wanted, client)))
 
 
 class _Writer:
-    """Of one micro-batch."""
+    """Of one micro-batch.
 
-    def __init__(self, query_id: str, batch: int, prices: TableTarget, rejects: TableTarget) -> None:
-        self._query_id = query_id
+    `prices` records how far it goes with every micro-batch that has messages, `rejects` only with rows: what it records
+    is then behind, but no reject lies in between. Where `prices` lacks more than the micro-batch has, that is read for
+    both.
+    """
+
+    def __init__(self, batch: TableBatch, prices: TableTarget, rejects: TableTarget) -> None:
         self._batch = batch
         self._prices = prices
         self._rejects = rejects
 
-    def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(self, messages: Callable[[OffsetRange], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
         refused = SpilledBatches(arrow_schema("rejects"))
         latest: list[int] = []
 
-        def ticks() -> Iterator[pa.RecordBatch]:
-            for rows in classify(batches):
-                rejected = pc.is_valid(rows.column("reason"))
-                refused.append(_rows_of("rejects", rows.filter(rejected), "ingested_at"))
-                accepted = rows.filter(pc.invert(rejected))
+        def ticks(lacking: dict[int, int]) -> Iterator[pa.RecordBatch]:
+            # A micro-batch that `prices` has may not be in `rejects` yet.
+            wanted = self._batch.wanted
+            begins_at = wanted.first or rejects_lack
+            first = {number: min(offset, lacking.get(number, offset)) for number, offset in begins_at.items()}
+            for rows in classify(messages(wanted._replace(first=first))):
+                rejected = rows.filter(pc.is_valid(rows.column("reason")))
+                lacked = rejected.filter(pa.array(at_least(rejects_lack, rejected)))
+                refused.append(_rows_of("rejects", lacked, "ingested_at"))
+                accepted = rows.filter(pc.is_null(rows.column("reason")))
                 if len(accepted):
                     latest.append(pc.max(accepted.column("timestamp").cast(pa.int64())).as_py() // 1_000)
-                yield _rows_of("prices", accepted, "timestamp")
+                yield _rows_of("prices", accepted.filter(pa.array(at_least(lacking, accepted))), "timestamp")
 
-        append(self._prices, ticks(), self._query_id, self._batch)
-        append(self._rejects, iter(refused), self._query_id, self._batch)
+        rejects_lack = begins(DeltaTable(self._rejects.uri), self._batch)
+        append(self._prices, self._batch, ticks)
+        append(self._rejects, self._batch, lambda _lacking: (rows for rows in refused if len(rows)))
         kept, refused_ever = (DeltaTable(target.uri).count() for target in (self._prices, self._rejects))
         report = {"kept": kept, "refused": refused_ever, "event_time": max(latest, default=None)}
         yield pa.RecordBatch.from_pylist([report], schema=_REPORT_SCHEMA)

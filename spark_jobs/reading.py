@@ -24,6 +24,10 @@ class Reading(NamedTuple):
     """Of the topics, those whose messages complete those of the others (`jobs.JobSpec`)."""
     until: Offsets | None = None
     """Where to stop reading; None = never."""
+    begins: Offsets | None = None
+    """Where a new query begins; None = with the first message that is there."""
+    stops: tuple[Offsets, ...] = ()
+    """Where micro-batches must end on the way (`markers.stops`)."""
 
     def __repr__(self) -> str:
         return f"Reading(topics={self.topics}, bootstrap={self.client.get('bootstrap.servers')})"

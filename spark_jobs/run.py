@@ -11,31 +11,37 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from confluent_kafka import KafkaException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from spark_jobs import prices
-from spark_jobs.archive import TableTarget, archive_batch, create_table
+from spark_jobs.archive import TableBatch, TableTarget, archive_batch, create_table, position
+from spark_jobs.broker_settings import RENEW_SECONDS, hazards
 from spark_jobs.checkpoint_files import files_at, local_path
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
-from spark_jobs.checkpoints import Checkpoint, Progress
+from spark_jobs.checkpoints import NOT_BEGUN, VERSION, Checkpoint, Progress, rebuild_advice
 from spark_jobs.durability import ForcedFolder
+from spark_jobs.existing_results import Survey, survey
 from spark_jobs.gaps import find_gaps, refusal
 from spark_jobs.goal import Goal, goal_of
 from spark_jobs.heartbeat import Heartbeat
 from spark_jobs.jobs import JOBS, JobSpec
 from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
+from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, adopted, check_owner, stops
 from spark_jobs.moving import MovingProcessor
 from spark_jobs.offset_ranges import OffsetRange
-from spark_jobs.offsets import begin_at, named
+from spark_jobs.offsets import Offsets, begin_at, named
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
 from spark_jobs.packed_source import packed_stream
@@ -43,15 +49,13 @@ from spark_jobs.reading import Reading
 from spark_jobs.refusals import EXIT_CODE, Refusal
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget, Published, next_unpublished, published, publishing
+from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
 from spark_jobs.stopping import StopRequest
-from spark_jobs.topics import Topic, TopicsUnknown, TopicWatch, look
+from spark_jobs.topics import Topic, TopicsUnknown, TopicWatch, firsts, look
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor
 
 _log = logging.getLogger(__name__)
-_VERSION = 3
-"""Of what is kept in checkpoints; raise it whenever a change gives old state another meaning."""
 _BUCKETS_OF_PARTITION = 32
 """Into how many keys of Spark's state the symbols of a partition are put: few enough for many symbols to share the cost
 of a key, many enough for one that has news to have few others rewritten. Part of what state means."""
@@ -67,6 +71,10 @@ _BATCH_GRACE_SECONDS = 10.0
 _LOOK_SECONDS = 30.0
 _PACED_SECONDS = 0.1
 """Between looks for input by Spark, where what a micro-batch waits for is news from another stream (`pacing`)."""
+_SETTLE_SECONDS = 60.0
+"""After a start: then the markers are renewed, if nothing has been published until then."""
+_SENDING_SECONDS = 30.0
+"""Between looks whether the results of a long micro-batch arrive."""
 _EXPLAIN_SECONDS = 5.0
 """For asking the brokers what they have, before a query starts and after it has failed."""
 
@@ -149,6 +157,11 @@ class _Job:
         """By query, with the topics that it reads."""
         self._goals: dict[str, Goal] = {}
         """By query that is to process what is there: how far it must get."""
+        self._renewed_at = time.monotonic() + _SETTLE_SECONDS - RENEW_SECONDS
+        self._published_at = -math.inf
+        """When a micro-batch was published last."""
+        self._sending_since: float | None = None
+        """When the micro-batch began that is being computed and published."""
         self._locks: list[Any] = []
         self._forced: dict[str, ForcedFolder] = {}
         """By query: checkpoints that are forced to disk before anything is written on their word."""
@@ -157,12 +170,38 @@ class _Job:
 
     def run(self) -> bool:
         """Run all queries; returns whether all that was there has been processed, False after a request to stop."""
+        threading.Thread(target=self._look_at_brokers, name="look-at-brokers", daemon=True).start()
+        if self._spec.outputs:
+            threading.Thread(target=self._watch_sending, name="watch-sending", daemon=True).start()
         for table in self._spec.tables:
             self._table_ids[table] = create_table(TableTarget.of(table, self._settings))
         if self._available:
             return self._run_available()
         self._run_continuously()
         return False
+
+    def _watch_sending(self) -> None:
+        """In a thread of its own: tell that a long micro-batch gets on, by what arrives on the topics."""
+        watch: TopicWatch | None = None
+        known: Offsets | None = None
+        since: float | None = None
+        while not self._stopping.is_set():
+            time.sleep(_SENDING_SECONDS)
+            try:
+                # Whoever is done soon need not be watched.
+                if self._sending_since is None or self._sending_since != since:
+                    known, since = None, self._sending_since
+                    continue
+                watch = watch or TopicWatch(self._spec.outputs, self._client)
+                former, known = known, watch.written()
+                if former is not None and former != known:
+                    self._heartbeat.got_through(self._spec.name)
+            except TopicsUnknown as error:
+                _log.warning("whether results arrive is not known: %s", error)
+
+    def _look_at_brokers(self) -> None:
+        for sentence in hazards(self._client):
+            _log.warning("%s", sentence)
 
     def _run_available(self) -> bool:
         self._heartbeat.update(state="running")
@@ -196,6 +235,7 @@ class _Job:
                 queries += [start() for start in copies]
                 copies = []
             self._beat(queries)
+            self._keep_markers()
         self._heartbeat.update(state="stopping")
         self._beat(queries)
         self._finish(queries)
@@ -231,13 +271,13 @@ class _Job:
 
     def _explain(self, query: str, failure: str) -> None:
         """Raise the Refusal that a query's failure comes to, if it comes to one."""
-        checkpoint, topics = self._checkpoints[query]
+        checkpoint, _ = self._checkpoints[query]
         damage = checkpoint.damage_of(failure)
         if damage is not None:
             raise damage
         try:
-            # Whatever Spark's words for it: if messages are gone, no restart can help.
-            self._position(query, checkpoint, topics, _EXPLAIN_SECONDS)
+            # Whatever Spark's words for it: if messages or markers are gone, no restart can help.
+            self._position(query, _EXPLAIN_SECONDS)
         except TopicsUnknown as error:
             _log.warning("whether messages are gone is not known: %s", error)
 
@@ -251,75 +291,148 @@ class _Job:
             yield partial(self._start_copy, self._spec.name, topic, self._prices_batch, self._spec.tables)
 
     def _start_compute(self) -> StreamingQuery:
+        identity = {"lateness_ms": self._settings.lateness_ms, "state_partitions": self._settings.state_partitions}
+        stops = self._claim(self._spec.name, self._spec.inputs, identity)
         processor = _PROCESSORS[self._spec.name](self._settings.lateness_ms)
+        existing = self._checkpoints[self._spec.name][0].existing()
+        target = self._target._replace(existing=Survey.from_json(existing).existing if existing else None)
         self._set_goal(self._spec.name, self._spec.inputs)
-        writer = publishing(_results(self._read_packed(), processor), self._target).writeStream
+        writer = publishing(_results(self._read_packed(stops), processor), target).writeStream
         interval = self._settings.interval_seconds(self._spec.name)
         if self._available:
             interval = 0.0
         elif self._spec.awaited:
             self._news = News(self._spec.awaited, self._client)
             interval = _PACED_SECONDS
-        identity = {"lateness_ms": self._settings.lateness_ms, "state_partitions": self._settings.state_partitions}
         writer = writer.foreachBatch(self._publish_batch).trigger(processingTime=_milliseconds(interval))
-        return self._start(self._spec.name, self._spec.inputs, writer, identity)
+        return self._start(self._spec.name, writer)
 
     def _start_copy(self, name: str, topic: str, write: BatchWriter, tables: tuple[str, ...]) -> StreamingQuery:
+        self._claim(name, (topic,), {table: self._table_ids[table] for table in tables})
         self._set_goal(name, (topic,))
         writer = self._read(topic).writeStream.foreachBatch(write)
         if self._available:
             writer = writer.trigger(availableNow=True)
         else:
             writer = writer.trigger(processingTime=_milliseconds(self._settings.archive_interval_seconds))
-        return self._start(name, (topic,), writer, {table: self._table_ids[table] for table in tables})
+        return self._start(name, writer)
 
     def _set_goal(self, query: str, topics: tuple[str, ...]) -> None:
         if self._available:
             self._goals[query] = goal_of(TopicWatch(topics, self._client))
 
-    def _start(
-        self,
-        name: str,
-        topics: tuple[str, ...],
-        writer: DataStreamWriter,
-        identity: dict[str, Any],
-    ) -> StreamingQuery:
+    def _start(self, name: str, writer: DataStreamWriter) -> StreamingQuery:
+        return writer.queryName(name).option("checkpointLocation", self._settings.checkpoint_uri(name)).start()
+
+    def _claim(self, name: str, topics: tuple[str, ...], identity: dict[str, Any]) -> list[Offsets]:
+        """Take a query's checkpoint. Returns where its micro-batches must end (`markers.stops`)."""
         uri = self._settings.checkpoint_uri(name)
         folder = local_path(uri)
         if folder is not None:
             self._locks.append(lock_for_jvm(self._spark, folder))
             if self._settings.durable:
                 self._forced[name] = ForcedFolder(folder)
-        publishes = name == self._spec.name and bool(self._spec.outputs)
-        checkpoint = Checkpoint(
-            files_at(uri, self._spark), self._spec.written_by(name), self._next_unpublished if publishes else None
-        )
-        checkpoint.claim({"query": name, "version": _VERSION, **identity})
-        progress, found = self._position(name, checkpoint, topics, _LOOK_SECONDS)
-        checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
-        first = {
-            topic: {number: part.first for number, part in state.partitions.items()} for topic, state in found.items()
-        }
-        begin = first if progress is None else begin_at(first, progress.offsets)
-        self._heartbeat.resume(name, None if progress is None else progress.batch, named(begin))
+        checkpoint = Checkpoint(files_at(uri, self._spark), self._spec.name)
+        checkpoint.claim({"query": name, "version": VERSION, **identity})
         self._checkpoints[name] = (checkpoint, topics)
-        return writer.queryName(name).option("checkpointLocation", uri).start()
+        progress, found, stops = self._position(name, _LOOK_SECONDS)
+        checkpoint.note_topic_ids({topic: state.topic_id for topic, state in found.items()})
+        begin = begin_at({topic: firsts(state) for topic, state in found.items()}, progress.offsets)
+        self._heartbeat.resume(name, progress.batch if progress.batch >= 0 else None, named(begin))
+        return stops
 
-    def _position(
-        self, query: str, checkpoint: Checkpoint, topics: tuple[str, ...], seconds: float
-    ) -> tuple[Progress | None, dict[str, Topic]]:
-        """Where a query goes on, None at the beginning, and its topics as they are.
+    def _position(self, query: str, seconds: float) -> tuple[Progress, dict[str, Topic], list[Offsets]]:
+        """Where a query goes on, its topics as they are, and where its micro-batches must end.
 
-        Raises CheckpointDamaged or DataLost if it cannot go on there, TopicsUnknown after `seconds`. A query that has
-        done nothing yet begins with what is there: nothing can be missing.
+        Raises CheckpointDamaged, DataLost or MarkerMismatch if it cannot go on there, TopicsUnknown after `seconds`. A
+        query that has done nothing yet begins with what is there: nothing can be missing.
         """
-        progress = checkpoint.inspect()
+        checkpoint, topics = self._checkpoints[query]
+        progress = checkpoint.inspect() or NOT_BEGUN
         found = look(topics, self._client, seconds)
-        if progress is not None:
-            gaps = find_gaps(progress.offsets, progress.planned, checkpoint.topic_ids(), found)
-            if gaps:
-                raise refusal(query, self._spec.name, gaps)
-        return progress, found
+        wanted = progress.offsets
+        must_end: list[Offsets] = []
+        if not self._spec.publishes(query):
+            # A copy goes on where its table ends.
+            for topic, reached in self._copied(query, topics, found).items():
+                wanted = {**wanted, topic: wanted.get(topic, {}) | reached}
+        elif progress.batch < 0:
+            markers, must_end = self._stops(query, checkpoint, progress)
+            if markers == [NOTHING_PUBLISHED] * len(markers):
+                checkpoint.note_begins({topic: firsts(state) for topic, state in found.items()})
+            else:
+                wanted = checkpoint.begins
+        self._check_gaps(query, wanted, progress.planned, found)
+        if self._spec.publishes(query) and progress.batch >= 0:
+            _, must_end = self._stops(query, checkpoint, progress)
+        if must_end:
+            # What is to be computed once more must still be there.
+            self._check_gaps(query, wanted, must_end[-1], found)
+        return progress, found, must_end
+
+    def _check_gaps(self, query: str, wanted: Offsets, planned: Offsets | None, found: Mapping[str, Topic]) -> None:
+        checkpoint, _ = self._checkpoints[query]
+        gaps = find_gaps(wanted, planned, checkpoint.topic_ids(), found)
+        if gaps:
+            raise refusal(query, self._spec.name, gaps)
+
+    def _copied(self, table: str, topics: tuple[str, ...], found: Mapping[str, Topic]) -> Offsets:
+        positions = {
+            topic: position(self._settings.table_uri(table), topic, found[topic].topic_id, found[topic].partitions)
+            for topic in topics
+            if topic in found
+        }
+        return {topic: offsets for topic, offsets in positions.items() if offsets}
+
+    def _stops(
+        self, query: str, checkpoint: Checkpoint, progress: Progress
+    ) -> tuple[list[Marker | None], list[Offsets]]:
+        """Compare the markers with the checkpoint; the first time, write them. Returns them, and what they ask for."""
+        markers = Markers(checkpoint.query_id, self._target, self._settings.state_partitions)
+        owner = Owner(self._spec.name, self._target)
+        try:
+            found, owned_by = markers.read(), owner.read()
+            if not checkpoint.marked and progress == NOT_BEGUN:
+                # From here on no other checkpoint publishes what is not there yet.
+                owner.write(checkpoint.query_id)
+                self._survey(checkpoint)
+            else:
+                check_owner(owned_by, checkpoint.query_id)
+                if owned_by is None:
+                    owner.write(checkpoint.query_id)
+            if not checkpoint.marked:
+                known = any(marker is not None for marker in found)
+                found = markers.write(lambda marker: adopted(marker, known, *progress))
+                checkpoint.note_marked()
+            return found, stops(found, *progress)
+        except MarkerMismatch as error:
+            told = f"query {query} stops, as it would repeat results or leave some out: {error}. To go on with all of "
+            raise MarkerMismatch(f"{told}them, each once, {rebuild_advice(self._spec.name)}") from error
+        except (KafkaException, NoAnswer) as error:
+            raise TopicsUnknown(f"Kafka does not say what {query} has published: {error}") from error
+
+    def _survey(self, checkpoint: Checkpoint) -> None:
+        """Note for a new checkpoint which results are there already."""
+        text = checkpoint.existing()
+        known = Survey.from_json(text) if text is not None else None
+        found = survey(self._spec.outputs, self._client, self._settings.lateness_ms, known, self._heartbeat.beat)
+        checkpoint.keep_existing(found.to_json())
+
+    def _keep_markers(self) -> None:
+        """Now and then renew what brokers would forget."""
+        if self._spec.outputs and time.monotonic() - self._renewed_at > RENEW_SECONDS:
+            self._renewed_at = time.monotonic()
+            threading.Thread(target=self._renew_markers, name="renew-markers", daemon=True).start()
+
+    def _renew_markers(self) -> None:
+        checkpoint, _ = self._checkpoints[self._spec.name]
+        try:
+            Owner(self._spec.name, self._target).write(checkpoint.query_id)
+            # Publishing renews them, and would have to begin a new session.
+            if time.monotonic() - self._published_at > RENEW_SECONDS / 2:
+                Markers(checkpoint.query_id, self._target, self._settings.state_partitions).write(lambda marker: marker)
+        except (KafkaException, NoAnswer, MarkerMismatch) as error:
+            _log.warning("the markers of what is published are not renewed: %s", error)
 
     def _read(self, topic: str) -> DataFrame:
         """A topic as Spark plans to read it; what is planned is read by the tasks that write it (`offset_ranges`)."""
@@ -334,28 +447,37 @@ class _Job:
             .load()
         )
 
-    def _read_packed(self) -> DataFrame:
+    def _read_packed(self, stops: list[Offsets]) -> DataFrame:
         buckets = _BUCKETS_OF_PARTITION * self._settings.state_partitions
         goal = self._goals.get(self._spec.name)
         until = None if goal is None else goal.ends
         largest_batch = self._settings.max_offsets_per_trigger
-        reading = Reading(self._spec.inputs, self._client, largest_batch, buckets, self._spec.awaited, until)
+        begins = self._checkpoints[self._spec.name][0].begins or None
+        reading = Reading(
+            self._spec.inputs, self._client, largest_batch, buckets, self._spec.awaited, until, begins, tuple(stops)
+        )
         return packed_stream(self._spark, reading)
 
     def _archive_batch(self, table: str, batch_rows: DataFrame, batch: int) -> None:
         target = TableTarget.of(table, self._settings)
-        spark, wanted = batch_rows.sparkSession, self._offset_range(table, batch)
-        foreign = archive_batch(spark, wanted, self._client, _query_id(batch_rows), batch, target)
+        table_batch = self._table_batch(table, batch)
+        foreign = archive_batch(batch_rows.sparkSession, table_batch, self._client, target)
         if foreign:
-            _log.warning("%d messages on %s are no results and are left out", foreign, wanted.topic)
+            _log.warning("%d messages on %s are no results and are left out", foreign, table_batch.wanted.topic)
             self._heartbeat.foreign(table, foreign)
 
-    def _offset_range(self, query: str, batch: int) -> OffsetRange:
+    def _table_batch(self, query: str, number: int) -> TableBatch:
         """What a micro-batch of a query has of its one topic, once the plan of it is sure to last."""
         self._force(query)
         checkpoint, (topic,) = self._checkpoints[query]
-        first, ends = checkpoint.range_of(batch)
-        return OffsetRange(topic, first.get(topic, {}), ends[topic])
+        first, ends = checkpoint.range_of(number)
+        topic_ids = checkpoint.topic_ids()
+        if topic not in topic_ids:
+            # It did not exist yet when the query was started.
+            topic_ids = {name: state.topic_id for name, state in look((topic,), self._client, _LOOK_SECONDS).items()}
+            checkpoint.note_topic_ids(topic_ids)
+        wanted = OffsetRange(topic, first.get(topic, {}), ends[topic])
+        return TableBatch(wanted, topic_ids[topic], checkpoint.query_id, number)
 
     def _force(self, query: str) -> None:
         """Have the plan of the micro-batch, and all before it, on disk: what is written next is only repeated by it."""
@@ -363,20 +485,21 @@ class _Job:
             self._forced[query].force()
 
     def _prices_batch(self, batch_rows: DataFrame, batch: int) -> None:
-        spark, wanted = batch_rows.sparkSession, self._offset_range(self._spec.name, batch)
-        self._note(prices.write_batch(spark, wanted, self._client, _query_id(batch_rows), batch, self._settings))
+        table_batch = self._table_batch(self._spec.name, batch)
+        self._note(prices.write_batch(batch_rows.sparkSession, table_batch, self._client, self._settings))
 
     def _publish_batch(self, batch_rows: DataFrame, batch: int) -> None:
         began = time.monotonic()
         self._force(self._spec.name)
-        self._note(published(batch_rows))
+        checkpoint, _ = self._checkpoints[self._spec.name]
+        self._sending_since = began
+        self._note(published(batch_rows, MicroBatch(batch, *checkpoint.range_of(batch))))
+        self._sending_since = None
+        self._published_at = time.monotonic()
         if self._news is not None:
             done = time.monotonic()
             self._news.wait(began + self._settings.interval_seconds(self._spec.name), self._stopping)
             self._heartbeat.waited(batch, round((time.monotonic() - done) * 1_000))
-
-    def _next_unpublished(self, query_id: str) -> int:
-        return next_unpublished(query_id, self._target, self._settings.state_partitions)
 
     def _note(self, published: Published) -> None:
         self._heartbeat.results(published.counts, published.event_time)
@@ -390,13 +513,6 @@ def _has_begun(query: StreamingQuery) -> bool:
 def _milliseconds(seconds: float) -> str:
     """As Spark reads intervals."""
     return f"{round(seconds * 1_000)} milliseconds"
-
-
-def _query_id(batch_rows: DataFrame) -> str:
-    """The id of the query whose micro-batch that is; it lives and dies with the checkpoint."""
-    query_id = batch_rows.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-    assert query_id is not None
-    return query_id
 
 
 def _results(packed: DataFrame, processor: SymbolProcessor) -> DataFrame:

@@ -1,22 +1,26 @@
 """Exactly-once publishing to Kafka from a micro-batch.
 
-Belongs here: transactions, the marker that makes a repeated micro-batch harmless, and what is counted with it. Does
-not belong here: what the messages are (`messages`) or copies in Delta (`archive`).
+Belongs here: transactions, keeping the marker that makes a repeated micro-batch harmless, and what is counted with it.
+Does not belong here: what a marker says and what follows from it (`markers`), what the messages are (`messages`) or
+copies in Delta (`archive`).
 
-Each partition of a micro-batch is one Kafka transaction: its messages, and as the committed offset of a consumer group
-of its own the number of the next micro-batch. A repeated micro-batch finds its number passed and publishes nothing.
-The group and the transactional id carry the query's id, which lives and dies with the checkpoint, so a new checkpoint
-never takes an old one's marker for its own. The cumulative counts travel as the marker's metadata: they are exactly as
-often counted as the messages are published.
+Each partition of a micro-batch is one Kafka transaction: its messages, and the marker, which is a committed offset of a
+consumer group of its own with metadata. It says up to where in the input the results are published. A repeated
+micro-batch finds that it is published and publishes nothing. The group and the transactional id carry the query's id,
+which lives and dies with the checkpoint, so a new checkpoint never takes an old one's marker for its own. Every
+partition takes part in every micro-batch, with results or without, so that all markers say the same. The cumulative
+counts travel in the metadata: they are exactly as often counted as the messages are published.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -24,15 +28,31 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
 from spark_jobs.blobs import decode_blobs
+from spark_jobs.existing_results import Existing, lacking
 from spark_jobs.jobs import COUNTS
-from spark_jobs.messages import form_messages, portions
+from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MicroBatch, is_published, parse
+from spark_jobs.messages import form_messages, packed_rows, portions
 
 _log = logging.getLogger(__name__)
+Done = TypeVar("Done")
 _TIMEOUT_SECONDS = 60.0
+"""For an answer of the brokers; for sending, without a single message getting through."""
 _OFFSETS_SECONDS = 15.0
 _GRACE_SECONDS = 5.0
 _ATTEMPTS = 4
-_NO_MARKER = -1
+_AT_ONCE = 8
+"""Partitions whose markers are read or written."""
+_NONE_YET = -1
+_FEW_MESSAGES = 1_000
+"""So few of a transaction may still be on their way when the brokers are asked for something else: the answer waits for
+them where they share a connection."""
+_TRANSACTION_MS = 900_000
+"""The longest that brokers allow by default (`transaction.max.timeout.ms`): a transaction ends with its session, not by
+the clock, however slow the link."""
+_SHORT_TRANSACTION_MS = 60_000
+"""Where the brokers' limit is lower."""
+_MICRO_BATCH = "tickhouse.microBatch"
+"""The local property by which tasks are told."""
 
 _REPORT_TYPE = ", ".join(f"{name} bigint" for name in (*COUNTS, "event_time"))
 _REPORT_SCHEMA = pa.schema([(name, pa.int64()) for name in (*COUNTS, "event_time")])
@@ -57,6 +77,8 @@ class KafkaTarget(NamedTuple):
     topics: tuple[str, ...]
     client: dict[str, str]
     """librdkafka settings for reaching the brokers, the password among them."""
+    existing: Existing | None = None
+    """Results that were there before the checkpoint was made: they are not published."""
 
     def __repr__(self) -> str:
         return f"KafkaTarget(topics={self.topics}, bootstrap={self.client.get('bootstrap.servers')})"
@@ -72,8 +94,9 @@ def publishing(results: DataFrame, target: KafkaTarget) -> DataFrame:
     return results.mapInArrow(_Publisher(target).publish, _REPORT_TYPE)
 
 
-def published(reports: DataFrame) -> Published:
+def published(reports: DataFrame, batch: MicroBatch) -> Published:
     """Carry out a micro-batch of what `publishing` made, and say what it came to."""
+    reports.sparkSession.sparkContext.setLocalProperty(_MICRO_BATCH, batch.to_json())
     rows = reports.collect()
     return Published(
         {name: sum(row[name] for row in rows) for name in COUNTS},
@@ -81,23 +104,74 @@ def published(reports: DataFrame) -> Published:
     )
 
 
-def next_unpublished(query_id: str, target: KafkaTarget, partitions: int) -> int:
-    """The number of the first micro-batch of which nothing has been published, as the markers say.
+class Markers:
+    """The markers of all partitions of a query."""
 
-    Raises KafkaException when the brokers do not answer.
-    """
-    marker = TopicPartition(target.topics[0], 0)
-    furthest = 0
-    for partition in range(partitions):
-        group = Consumer({**target.client, "group.id": _identity(query_id, partition), "enable.auto.commit": "false"})
+    def __init__(self, query_id: str, target: KafkaTarget, partitions: int) -> None:
+        self._identities = [_identity(query_id, partition) for partition in range(partitions)]
+        self._target = target
+
+    def read(self) -> list[Marker | None]:
+        """What they say, None for one that is not there. Raises MarkerMismatch, KafkaException."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._read, self._identities))
+
+    def write(self, change: Callable[[Marker | None], Marker | None]) -> list[Marker | None]:
+        """Write what `change` makes of each, unless that is None; returns what they say then.
+
+        All earlier sessions are over with it. One that is written as it was is renewed: brokers count from the last
+        time. Raises MarkerMismatch, KafkaException, NoAnswer.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(partial(self._write, change), self._identities))
+
+    def _write(self, change: Callable[[Marker | None], Marker | None], identity: str) -> Marker | None:
+        channel = _Channel(identity, self._target)
         try:
-            (found,) = group.committed([marker], timeout=_OFFSETS_SECONDS)
+            return channel.replace(change)
+        finally:
+            channel.close()
+
+    def _read(self, identity: str) -> Marker | None:
+        group = Consumer({**self._target.client, "group.id": identity, "enable.auto.commit": "false"})
+        try:
+            return _read(group, self._target)
+        finally:
+            group.close()
+
+
+class Owner:
+    """Which query publishes to topics: kept as a committed offset, too, of the group `tickhouse-JOB`."""
+
+    def __init__(self, job: str, target: KafkaTarget) -> None:
+        self._group = {**target.client, "group.id": f"tickhouse-{job}", "enable.auto.commit": "false"}
+        self._place = target.topics[0], 0
+
+    def read(self) -> str | None:
+        """The query's id; None when it is not known. Raises KafkaException."""
+        group = Consumer(self._group)
+        try:
+            (found,) = group.committed([TopicPartition(*self._place)], timeout=_TIMEOUT_SECONDS)
         finally:
             group.close()
         if found.error is not None:
             raise KafkaException(found.error)
-        furthest = max(furthest, found.offset)
-    return furthest
+        return found.metadata or None if found.offset >= 0 else None
+
+    def write(self, query_id: str) -> None:
+        """Raises KafkaException."""
+        group = Consumer(self._group)
+        try:
+            group.commit(offsets=[TopicPartition(*self._place, 0, query_id)], asynchronous=False)
+        finally:
+            group.close()
+
+
+def _read(group: Consumer, target: KafkaTarget) -> Marker | None:
+    (found,) = group.committed([TopicPartition(target.topics[0], 0)], timeout=_TIMEOUT_SECONDS)
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return None if found.offset < 0 else parse(found.offset, found.metadata)
 
 
 def _identity(query_id: str, partition: int) -> str:
@@ -115,13 +189,13 @@ class _Publisher:
         context = TaskContext.get()
         assert context is not None
         query_id = context.getLocalProperty("sql.streaming.queryId")
-        batch = context.getLocalProperty("streaming.sql.batchId")
+        batch = context.getLocalProperty(_MICRO_BATCH)
         assert query_id is not None
         assert batch is not None
         # All rows are read before the first attempt: a repeated attempt must see every one of them.
         rows = [row for some in batches for row in some.to_pylist()]
         channel = _Channel.of(_identity(query_id, context.partitionId()), self._target)
-        counts = channel.publish(int(batch), rows)
+        counts = channel.publish(MicroBatch.from_json(batch), rows)
         event_time = max((row["event_time"] for row in rows if row["event_time"] is not None), default=None)
         yield pa.RecordBatch.from_pylist([{**counts, "event_time": event_time}], schema=_REPORT_SCHEMA)
 
@@ -130,6 +204,7 @@ class _Channel:
     """A transactional producer for one partition of one query, kept from micro-batch to micro-batch."""
 
     _open: dict[str, _Channel] = {}  # noqa: RUF012 -- per worker process
+    _transaction_ms = _TRANSACTION_MS
 
     @classmethod
     def of(cls, identity: str, target: KafkaTarget) -> _Channel:
@@ -140,7 +215,6 @@ class _Channel:
     def __init__(self, identity: str, target: KafkaTarget) -> None:
         self._identity = identity
         self._target = target
-        self._marker = TopicPartition(target.topics[0], 0)
         self._group = Consumer(
             {
                 **target.client,
@@ -150,31 +224,55 @@ class _Channel:
             }
         )
         self._producer: Producer | None = None
-        self._last_batch = _NO_MARKER
-        self._next_batch = _NO_MARKER
-        self._counts = dict.fromkeys(COUNTS, 0)
+        self._last_batch = _NONE_YET
+        self._marker: Marker | None = None
 
-    def publish(self, batch: int, rows: list[dict[str, Any]]) -> dict[str, int]:
-        """Publish rows once; returns the cumulative counts after them."""
-        if batch != self._last_batch + 1:
+    def publish(self, batch: MicroBatch, rows: list[dict[str, Any]]) -> dict[str, int]:
+        """Publish rows once; returns the cumulative counts after them. Raises MarkerMismatch."""
+        if batch.number != self._last_batch + 1:
             # The one before it was another worker's, which has fenced this session: to find out in a transaction that
             # fails costs a second, and a new session some milliseconds.
             self._producer = None
-        self._last_batch = batch
+        self._last_batch = batch.number
+
+        def once() -> dict[str, int]:
+            if not is_published(self._marker, batch):
+                marker = self._marker or NOTHING_PUBLISHED
+                counts = {name: marker.counts[name] + sum(row[name] for row in rows) for name in COUNTS}
+                self._transact(Marker(batch.number + 1, counts, batch.ends), rows)
+            return (self._marker or NOTHING_PUBLISHED).counts
+
+        return self._in_session(f"publishing micro-batch {batch.number} of", once)
+
+    def replace(self, change: Callable[[Marker | None], Marker | None]) -> Marker | None:
+        """See `Markers.write`."""
+
+        def once() -> Marker | None:
+            marker = change(self._marker)
+            if marker is not None:
+                self._transact(marker, [])
+            return self._marker
+
+        return self._in_session("writing the marker of", once)
+
+    def close(self) -> None:
+        """Let go of the brokers."""
+        self._group.close()
+        self._producer = None
+
+    def _in_session(self, what: str, do: Callable[[], Done]) -> Done:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if self._producer is None:
                     self._begin_session()
-                if rows and self._next_batch <= batch:
-                    self._transact(batch, rows)
-                return self._counts
+                return do()
             except (KafkaException, NoAnswer) as error:
                 # Whatever it was (a fenced session, a broker that went away), a new session starts by asking what
                 # was committed, so trying again can neither repeat nor lose anything.
                 self._producer = None
                 if attempt == _ATTEMPTS:
                     raise
-                _log.warning("publishing micro-batch %d of %s, trying again: %s", batch, self._identity, error)
+                _log.warning("%s %s, trying again: %s", what, self._identity, error)
         raise AssertionError("unreachable")
 
     def _begin_session(self) -> None:
@@ -183,6 +281,9 @@ class _Channel:
             {
                 **self._target.client,
                 "transactional.id": self._identity,
+                "transaction.timeout.ms": str(self._transaction_ms),
+                # Of messages in a transaction this cannot be longer.
+                "delivery.timeout.ms": str(self._transaction_ms),
                 "partitioner": "murmur2_random",
                 "linger.ms": "5",
                 "compression.type": "lz4",
@@ -195,29 +296,50 @@ class _Channel:
         # Without a connection to such a one a client that is to begin looks again half a second later.
         for _ in range(2):
             producer.list_topics(self._target.topics[0], _TIMEOUT_SECONDS)
-        producer.init_transactions(_TIMEOUT_SECONDS)
-        (marker,) = self._group.committed([self._marker], timeout=_TIMEOUT_SECONDS)
-        if marker.error is not None:
-            raise KafkaException(marker.error)
-        self._next_batch = marker.offset if marker.offset >= 0 else _NO_MARKER
-        self._counts = json.loads(marker.metadata or "{}") if marker.offset >= 0 else dict.fromkeys(COUNTS, 0)
+        try:
+            producer.init_transactions(_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+                self._transaction_ms = _SHORT_TRANSACTION_MS
+            raise
+        self._marker = _read(self._group, self._target)
         self._producer = producer
 
-    def _transact(self, batch: int, rows: list[dict[str, Any]]) -> None:
+    def _transact(self, marker: Marker, rows: list[dict[str, Any]]) -> None:
         producer = self._producer
         assert producer is not None
-        counts = {name: self._counts[name] + sum(row[name] for row in rows) for name in COUNTS}
         producer.begin_transaction()
         with_results = [row["results"] for row in rows if row["results"]]
         for position, topic in enumerate(self._target.topics):
-            results = (result for packed in with_results for result in decode_blobs(packed[position]).items())
+            results: Iterable[tuple[str, bytes]] = (
+                result for packed in with_results for result in decode_blobs(packed[position]).items()
+            )
+            existing = (self._target.existing or {}).get(topic)
+            if existing:
+                results = lacking(existing, results, packed_rows(topic))
             for portion in portions(topic, results):
                 _produce(producer, topic, *form_messages(topic, portion))
-        marker = TopicPartition(self._marker.topic, self._marker.partition, batch + 1, json.dumps(counts))
+        _send(producer)
+        offset = TopicPartition(self._target.topics[0], 0, marker.number, marker.metadata())
         group = self._group.consumer_group_metadata()
-        _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([marker], group, _OFFSETS_SECONDS))
+        _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([offset], group, _OFFSETS_SECONDS))
         producer.commit_transaction(_TIMEOUT_SECONDS)
-        self._next_batch, self._counts = batch + 1, counts
+        self._marker = marker
+
+
+def _send(producer: Producer) -> None:
+    """Wait until nearly all that is queued has arrived, for as long as some of it does: then the rest is soon done.
+
+    Raises NoAnswer when nothing has arrived for `_TIMEOUT_SECONDS`.
+    """
+    waiting, heard = len(producer), time.monotonic()
+    while waiting > _FEW_MESSAGES:
+        producer.poll(0.05)
+        left = len(producer)
+        if left < waiting:
+            waiting, heard = left, time.monotonic()
+        elif time.monotonic() - heard > _TIMEOUT_SECONDS:
+            raise NoAnswer(f"the brokers have taken none of {left} messages for {_TIMEOUT_SECONDS:.0f} s")
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from spark_jobs.batch_limit import between, next_ends
 from spark_jobs.garbage import look_seldom
+from spark_jobs.markers import limited
 from spark_jobs.offset_ranges import RangeReader, record_batch
 from spark_jobs.offsets import Offsets
 from spark_jobs.packing import pack
@@ -55,8 +56,8 @@ class TopicReader:
         look_seldom()
 
     def first(self) -> Offsets:
-        """The first offsets that there are. Raises TopicsUnknown."""
-        return self._watch.first()
+        """Where a new query begins. Raises TopicsUnknown."""
+        return self._watch.first() if self._reading.begins is None else self._reading.begins
 
     def ends_after(self, position: Offsets) -> Offsets:
         """Where a micro-batch ends that begins at `position`; there, if there is nothing new.
@@ -72,6 +73,7 @@ class TopicReader:
                     raise CutOff(f"{topic} partition {number} ends before offset {offset}, which is to be read next")
         if self._reading.until is not None:
             ends = self._reading.until
+        ends = limited(position, ends, self._reading.stops)
         return next_ends(position, ends, self._most, self._reading.awaited)
 
     @property

@@ -42,6 +42,11 @@ class Topic(NamedTuple):
     partitions: dict[int, Extent]
 
 
+def firsts(topic: Topic) -> dict[int, int]:
+    """The first offsets that a topic has."""
+    return {number: extent.first for number, extent in topic.partitions.items()}
+
+
 class TopicsUnknown(Exception):
     """The brokers have not said what they have; the message says why."""
 
@@ -122,6 +127,10 @@ class TopicWatch:
     def committed(self) -> dict[str, dict[int, int]]:
         """How far a `read_committed` consumer can read."""
         return self._asked(_LATEST, IsolationLevel.READ_COMMITTED)
+
+    def written(self) -> dict[str, dict[int, int]]:
+        """How far messages go, those of unfinished transactions among them."""
+        return self._asked(_LATEST, IsolationLevel.READ_UNCOMMITTED)
 
     def _asked(self, which: OffsetSpec, isolation: IsolationLevel) -> dict[str, dict[int, int]]:
         def ask(timeout_seconds: float) -> dict[str, dict[int, int]]:

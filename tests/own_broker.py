@@ -16,11 +16,17 @@ from orchestration.local.ports import free_port
 class OwnBroker:
     """Recorded in the home as the process `kafka`; not running until started."""
 
-    def __init__(self, home: Path, java: Java, tools: Path) -> None:
+    def __init__(self, home: Path, java: Java, tools: Path, advertised: int | None = None) -> None:
+        """`advertised`: the port that it names to its clients, of a proxy."""
         self._home = home
         jars = kafka_jars(tools)
         node = kafka.Broker(home / "kafka", free_port(), free_port())
         node.prepare(java, jars)
+        self.port = node.port
+        if advertised is not None:
+            properties = home / "kafka" / "server.properties"
+            own = f"advertised.listeners=PLAINTEXT://127.0.0.1:{node.port}"
+            properties.write_text(properties.read_text().replace(own, own.replace(str(node.port), str(advertised))))
         self._command = node.command(java, jars)
         self.bootstrap = node.bootstrap
 

@@ -64,6 +64,8 @@ broker.heartbeat.interval.ms=1000
 offsets.retention.minutes={retention_minutes}
 transactional.id.expiration.ms=2147483647
 producer.id.expiration.ms=2147483647
+# One record from the far future would make all ticks late that follow it.
+log.message.timestamp.after.max.ms=3600000
 # A stream that is down for longer than this would lose its input, and says so when it starts.
 log.retention.hours=168
 log.segment.bytes=268435456

@@ -135,9 +135,9 @@ def _in_sinks(module: Any) -> None:
     def begin_session(wrapped: Callable[[], None], channel: Any, _arguments: Any, _named: Any) -> None:
         wrapped()
         channel._producer = _Transactions(channel._producer, job_of[channel._target.topics[0]])
-        if os.environ.get(BREAK_VARIABLE) == "marker":
-            channel._next_batch = -1
 
+    if os.environ.get(BREAK_VARIABLE) == "marker":
+        wrapt.wrap_function_wrapper(module, "is_published", lambda *_: False)
     wrapt.wrap_function_wrapper(module, "_Channel._begin_session", begin_session)
 
 

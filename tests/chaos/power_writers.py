@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 
-from spark_jobs.archive import TableTarget, append, create_table
+from spark_jobs.archive import TableBatch, TableTarget, append, create_table
 from spark_jobs.durability import ForcedFolder
+from spark_jobs.offset_ranges import OffsetRange
 from spark_jobs.tables import arrow_schema
 
 
@@ -25,8 +28,14 @@ def delta(folder: Path, durable: bool) -> None:
             | {"higher_window": float(batch), "date": day.date()}
             for place in range(10)
         ]
-        append(target, iter([pa.RecordBatch.from_pylist(rows, schema=arrow_schema("higher"))]), "power", batch)
+        made = pa.RecordBatch.from_pylist(rows, schema=arrow_schema("higher"))
+        wanted = OffsetRange("power", {0: 10 * batch}, {0: 10 * (batch + 1)})
+        append(target, TableBatch(wanted, "id", "power", batch), partial(_once, made))
         print(batch, flush=True)
+
+
+def _once(rows: pa.RecordBatch, _lacking: dict[int, int]) -> Iterator[pa.RecordBatch]:
+    yield rows
 
 
 def checkpoint(folder: Path, durable: bool) -> None:

@@ -1,4 +1,5 @@
 """A TCP proxy in front of the broker that can be cut: connections stay open, and nothing comes through any more.
+It can be made slow, too.
 
 Belongs here: passing bytes on, or not. Does not belong here: when (`faults`).
 """
@@ -20,6 +21,7 @@ class Proxy:
     def __init__(self, port: int, upstream: Callable[[], int]) -> None:
         self._port = port
         self._upstream = upstream
+        self._rate: float | None = None
         self._open = threading.Event()
         self._open.set()
         self._loop = asyncio.new_event_loop()
@@ -34,6 +36,10 @@ class Proxy:
     def restore(self) -> None:
         """Let everything through again, what has waited first."""
         self._open.set()
+
+    def throttle(self, bytes_per_second: float | None) -> None:
+        """Let each client send no more from now on; None = as fast as it goes."""
+        self._rate = bytes_per_second
 
     def close(self) -> None:
         """Stop listening and drop all connections."""
@@ -50,12 +56,16 @@ class Proxy:
         except OSError:
             writer.close()  # what a client sees when nobody listens
             return
-        await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+        await asyncio.gather(self._pass_on(reader, far_writer, slowly=True), self._pass_on(far_reader, writer))
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slowly: bool = False
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK):
                 await self._opened()
+                if slowly and self._rate is not None:
+                    await asyncio.sleep(len(chunk) / self._rate)
                 writer.write(chunk)
                 await writer.drain()
         writer.close()

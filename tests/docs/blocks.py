@@ -50,7 +50,7 @@ RULES: tuple[tuple[str, Treatment, str], ...] = (
     (r"tickhouse status --watch", Treatment.elsewhere, "tests/integration/test_cli.py watches until Ctrl-C"),
     (r"tickhouse reset --yes", Treatment.scratch, ""),
     (r"tickhouse replay\b.*", Treatment.stack, ""),
-    (r"tickhouse up\b.*", Treatment.options, ""),
+    (r"tickhouse (up\b.*|rebuild moving)", Treatment.options, ""),
     (r"make\b.*", Treatment.dry, ""),
     (r"tar -czf .*", Treatment.run, ""),
     (r"cp \.env\.example \.env", Treatment.run, ""),

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from orchestration.lakehouse import Lakehouse
 from orchestration.maintenance import Maintenance, Policy
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.archive import TableTarget, append, create_table
+from spark_jobs.archive import TableBatch, TableTarget, append, create_table, position, set_position
 from spark_jobs.messages import form_messages, pack_results
-from spark_jobs.offset_ranges import RECORD_SCHEMA
+from spark_jobs.offset_ranges import RECORD_SCHEMA, OffsetRange
 from spark_jobs.prices import _Writer
 from spark_jobs.published import read_results, table_rows
 from spark_jobs.tables import COLUMNS, arrow_schema
@@ -42,6 +43,16 @@ def target(tmp_path: Path, table: str = "higher") -> TableTarget:
     made = TableTarget(table, str(tmp_path / "lakehouse" / table), tmp_path / "home")
     create_table(made)
     return made
+
+
+def batch(first: int, end: int, topic_id: str = "id", number: int = 0) -> TableBatch:
+    """Of a topic with one partition."""
+    return TableBatch(OffsetRange("topic", {0: first} if first else {}, {0: end}), topic_id, "query", number)
+
+
+def messages(end: int) -> Callable[[dict[int, int]], Iterator[pa.RecordBatch]]:
+    """The rows of `higher` that messages up to an offset are, with their offsets as values."""
+    return lambda lacking: rows(lacking.get(0, 0), max(0, end - lacking.get(0, 0)))
 
 
 def rows(first: int, count: int) -> Iterator[pa.RecordBatch]:
@@ -80,7 +91,7 @@ def test_rows_are_what_the_messages_say(table: str) -> None:
 def test_every_date_is_that_of_its_time(tmp_path: Path, text: str) -> None:
     message = f'{{"timestamp":"{text}","symbol":"A","higher_window":0.5}}'.encode()
     made = target(tmp_path)
-    append(made, iter([rows_of("higher", [message])]), "query", 0)
+    append(made, batch(0, 1), lambda lacking: iter([rows_of("higher", [message])]))
     (row,) = Lakehouse(str(tmp_path / "lakehouse")).query("SELECT * FROM higher", higher=("higher", None)).to_pylist()
     assert (row["date"].isoformat(), row["timestamp"].isoformat(timespec="milliseconds")[:23] + "Z") == (
         text[:10],
@@ -99,56 +110,118 @@ def test_a_table_is_made_once_with_comments_and_properties(tmp_path: Path) -> No
     assert said == [(column.name, column.text) for column in COLUMNS["zscores"]]
 
 
-def test_a_micro_batch_that_comes_again_is_there_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        pytest.param([(0, 10), (10, 20), (10, 20), (0, 10), (20, 30)], id="repeated"),
+        pytest.param([(0, 10), (10, 20), (0, 13), (13, 17), (17, 30)], id="rolled back, and planned otherwise"),
+        pytest.param([(0, 10), (20, 30)], id="the table is a copy that is older than the checkpoint"),
+        pytest.param([(0, 10), (0, 30)], id="a new checkpoint"),
+    ],
+)
+def test_a_table_goes_on_where_it_ends_whatever_a_checkpoint_says(
+    tmp_path: Path, ranges: list[tuple[int, int]]
+) -> None:
     made = target(tmp_path)
-    for batch in (0, 1, 1, 0, 2):
-        append(made, rows(10 * batch, 10), "query", batch)
-    append(made, rows(30, 10), "another", 0)
-    assert values(made) == list(range(40))
-    assert DeltaTable(made.uri).version() == 4
+    for first, end in ranges:
+        append(made, batch(first, end), messages(end))
+    assert values(made) == list(range(30))
+    assert position(made.uri, "topic", "id", [0, 1]) == {0: 30}
 
 
-def test_without_rows_nothing_is_committed(tmp_path: Path) -> None:
+def test_a_topic_that_is_made_anew_begins_anew(tmp_path: Path) -> None:
     made = target(tmp_path)
-    append(made, iter([]), "query", 0)
-    append(made, (batch.slice(0, 0) for batch in rows(0, 9)), "query", 1)
+    append(made, batch(0, 10), messages(10))
+    append(made, batch(0, 5, "another"), messages(5))
+    assert values(made) == sorted([*range(10), *range(5)])
+
+
+def test_a_table_of_an_earlier_version_went_by_numbers(tmp_path: Path) -> None:
+    made = target(tmp_path)
+    properties = CommitProperties(app_transactions=[Transaction("query", 3)])
+    old = pa.RecordBatchReader.from_batches(arrow_schema("higher"), rows(0, 10))
+    write_deltalake(made.uri, old, mode="append", commit_properties=properties)
+    append(made, batch(5, 10, number=3), messages(10))
+    append(made, batch(10, 20, number=4), messages(20))
+    append(made, batch(10, 20, number=4), messages(20))
+    assert values(made) == list(range(20))
+
+
+def test_a_table_can_be_told_to_go_on_elsewhere(tmp_path: Path) -> None:
+    made = target(tmp_path)
+    append(made, batch(0, 10), messages(10))
+    set_position(made, "topic", "id", {0: 25})
+    append(made, batch(25, 30), messages(30))
+    assert values(made) == [*range(10), *range(25, 30)]
+
+
+def test_without_messages_nothing_is_committed(tmp_path: Path) -> None:
+    made = target(tmp_path)
+    append(made, batch(0, 9), lambda lacking: iter([]))
     assert DeltaTable(made.uri).version() == 0
+    # What came and is no row is done with, so it is not read again.
+    append(made, batch(0, 9), lambda lacking: (some.slice(0, 0) for some in rows(0, 9)))
+    assert (position(made.uri, "topic", "id", [0]), values(made)) == ({0: 9}, [])
 
 
 def test_what_fails_in_the_middle_leaves_nothing_and_says_why(tmp_path: Path) -> None:
     made = target(tmp_path)
 
-    def damaged() -> Iterator[pa.RecordBatch]:
+    def damaged(lacking: dict[int, int]) -> Iterator[pa.RecordBatch]:
         yield from rows(0, 9)
         raise ValueError("unforeseen")
 
     with pytest.raises(ValueError, match="unforeseen"):
-        append(made, damaged(), "query", 0)
-    append(made, rows(0, 9), "query", 0)
+        append(made, batch(0, 9), damaged)
+    append(made, batch(0, 9), messages(9))
     assert values(made) == list(range(9))
 
 
+GOOD = b'{"symbol":"BTCUSDT","price":"99329.18000000","timestamp":"2025-05-08T04:12:38.300Z"}'
+
+
+def records(wanted: OffsetRange) -> Iterator[pa.RecordBatch]:
+    """Messages of which every third is a tick."""
+    offsets = range(wanted.first.get(0, 0), wanted.ends[0])
+    if offsets:
+        count = len(offsets)
+        values = [None if offset % 3 else GOOD for offset in offsets]
+        columns = [["btc-price"] * count, [0] * count, list(offsets), [NOW] * count, [b"BTCUSDT"] * count, values]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, RECORD_SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
 def test_ticks_and_rejects_are_written_once_and_counted_from_the_tables(tmp_path: Path) -> None:
-    writer = _Writer("query", 7, target(tmp_path, "prices"), target(tmp_path, "rejects"))
-    good = b'{"symbol":"BTCUSDT","price":"99329.18000000","timestamp":"2025-05-08T04:12:38.300Z"}'
-    messages = [["btc-price"] * 3, [0] * 3, [0, 1, 2], [NOW] * 3, [b"BTCUSDT", b"", None], [good, b"x", None]]
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(messages, RECORD_SCHEMA, strict=True)],
-        schema=RECORD_SCHEMA,
-    )
-    reports = [next(writer.write(iter([batch]))).to_pylist() for _ in range(2)]
-    assert reports == [[{"kept": 1, "refused": 2, "event_time": NOW}]] * 2
-    assert DeltaTable(str(tmp_path / "lakehouse" / "rejects")).to_pyarrow_table()["raw"].to_pylist() == [b"x", None]
+    prices, rejects = target(tmp_path, "prices"), target(tmp_path, "rejects")
+
+    def write(first: int, end: int) -> dict[str, Any]:
+        (report,) = next(_Writer(batch(first, end), prices, rejects).write(records)).to_pylist()
+        return dict(report)
+
+    assert write(0, 3) == {"kept": 1, "refused": 2, "event_time": NOW}
+    assert write(0, 3) == {"kept": 1, "refused": 2, "event_time": None}, "nothing is read twice"
+    assert DeltaTable(rejects.uri).to_pyarrow_table()["raw"].to_pylist() == [None, None]
+    # A kill between the two tables, then another plan from further back.
+    before = DeltaTable(rejects.uri).version()
+    shutil.copytree(rejects.uri, tmp_path / "before")
+    write(3, 9)
+    shutil.rmtree(rejects.uri)
+    shutil.copytree(tmp_path / "before", rejects.uri)
+    assert DeltaTable(rejects.uri).version() == before
+    write(0, 11)
+    offsets = [DeltaTable(made.uri).to_pyarrow_table()["offset"].to_pylist() for made in (prices, rejects)]
+    assert sorted(offsets[0]) == [0, 3, 6, 9]
+    assert sorted(offsets[1]) == [1, 2, 4, 5, 7, 8, 10]
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from tests.integration.test_archive import append, rows, target
+from tests.integration.test_archive import append, batch, messages, target
 made = target(Path(sys.argv[1]))
-for batch in range(200):
-    append(made, rows(50 * batch, 50), "query", batch)
-    append(made, rows(50 * batch, 50), "query", batch)
+for begin in range(0, 10_000, 50):
+    append(made, batch(begin, begin + 50), messages(begin + 50))
+    append(made, batch(begin, begin + 50), messages(begin + 50))
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
 
 from orchestration import processes, skipping
 from orchestration.kafka import Topics
@@ -189,6 +191,68 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
 def saved(home: Path) -> int:
     """The rows of the table that the job's results are copied to."""
     return Lakehouse(str(home / "lakehouse")).content("moving_stats").rows
+
+
+def test_a_checkpoint_that_does_not_suit_what_is_published_catches_up_or_stops(
+    home: Path, tools: Path, java: Java, topics: str
+) -> None:
+    stream = Stream(home, tools, java, topics)
+    lines = iter(generate(seed=2, symbols=("BTCUSDT", "A.B-C_9"), ticks=1_500))
+    checkpoints = home / "checkpoints"
+    feed(topics, lines, 300)
+    assert stream.run_available()[0] == 0
+    shutil.copytree(checkpoints, home / "backup")
+    feed(topics, lines, 300)
+    assert stream.run_available()[0] == 0
+
+    # Put back, the older checkpoints compute what is published once more, and copy nothing that is copied. More than
+    # there was then is there to be read.
+    shutil.rmtree(checkpoints)
+    (home / "backup").rename(checkpoints)
+    feed(topics, lines, 300)
+    code, heartbeat = stream.run_available()
+    assert code == 0, heartbeat["error"]
+    assert_exact(topics, home)
+
+    (marker,) = marker_groups(checkpoints)
+    admin = AdminClient({"bootstrap.servers": topics})
+    for future in admin.delete_consumer_groups([marker]).values():
+        future.result(30)
+    code, heartbeat = stream.run_available()
+    assert (code, heartbeat["retry"]) == (EXIT_CODE, False)
+    assert "Kafka has lost the marker of what it has published" in heartbeat["error"]
+    assert "`tickhouse rebuild moving`" in heartbeat["error"]
+
+    done = stream.tickhouse("rebuild", "moving", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "moving begins anew, and leaves out the results of 2 symbols" in done.stdout
+    sent = feed(topics, lines, 300)
+    code, heartbeat = stream.run_available()
+    assert code == 0, heartbeat["error"]
+    assert heartbeat["input_rows"] == 900 + sent
+    assert_exact(topics, home)
+
+    # The one that was moved aside cannot come back.
+    shutil.rmtree(checkpoints / "moving")
+    next(checkpoints.glob("moving.replaced-*")).rename(checkpoints / "moving")
+    code, heartbeat = stream.run_available()
+    assert (code, heartbeat["retry"]) == (EXIT_CODE, False)
+    assert "another checkpoint, that of the query" in heartbeat["error"]
+
+
+def marker_groups(checkpoints: Path) -> list[str]:
+    noted = json.loads((checkpoints / "moving" / "tickhouse.json").read_text())
+    return [f"tickhouse-{noted['query_id']}-{partition}" for partition in range(noted["state_partitions"])]
+
+
+def assert_exact(topics: str, home: Path) -> None:
+    """Each result of all messages is there once: on the topic, and in the table that is its copy."""
+    expected = evaluate(read_system(topics, None, None).messages)
+    published = list(topic_results(read_system(topics, None, None).topics[MOVING_TOPIC], "stats", stats_value))
+    assert {found.name for found in published} == set(expected.stats)
+    assert len(published) == len(expected.stats) > 0
+    assert [judge_stats(expected.stats[found.name], found.value) for found in published] == [None] * len(published)
+    assert DeltaTable(str(home / "lakehouse" / "moving_stats")).count() == len(published)
 
 
 def stop_family(process: processes.Process, number: signal.Signals) -> None:

@@ -19,7 +19,7 @@ CONF = '{"batchWatermarkMs":0,"batchTimestampMs":1,"conf":{}}'
 
 
 def checkpoint(folder: Path) -> Checkpoint:
-    return Checkpoint(LocalFiles(folder), ("btc-price-moving", "moving_stats"))
+    return Checkpoint(LocalFiles(folder), "moving")
 
 
 def put(path: Path, content: str) -> None:
@@ -89,7 +89,7 @@ def test_how_far_it_is(used: Path) -> None:
 def test_nothing_is_done_in_a_new_one(tmp_path: Path) -> None:
     assert checkpoint(tmp_path / "moving").inspect() is None
     plan(tmp_path / "moving", 0, 10)
-    assert checkpoint(tmp_path / "moving").inspect() is None
+    assert checkpoint(tmp_path / "moving").inspect() == Progress(-1, {}, {"btc-price": {0: 10}})
 
 
 def finish(folder: Path) -> None:
@@ -109,42 +109,50 @@ def lose(*names: str) -> Callable[[Path], None]:
 
 
 ID_REPAIR = r'write \{"id": "[0-9a-f-]{36}"\} into it'
-ANEW = r"or move the checkpoint away .* remove what this job has written before \(btc-price-moving, moving_stats\)"
+ANEW = "run `tickhouse rebuild moving`"
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        pytest.param([cut("tickhouse.json")], f"tickhouse.json cannot be read: put back .*{ANEW}", id="identity empty"),
+        pytest.param([cut("tickhouse.json")], f"tickhouse.json cannot be read: {ANEW}", id="identity empty"),
         pytest.param([cut("tickhouse.json", "[1]")], "tickhouse.json cannot be read", id="identity garbage"),
         pytest.param([lose("tickhouse.json")], "tickhouse.json is missing", id="identity missing"),
         pytest.param([cut("metadata", '{"id')], f"metadata cannot be read: {ID_REPAIR}", id="metadata torn"),
-        pytest.param([lose("metadata")], f"metadata is missing: {ID_REPAIR}.*{ANEW}", id="metadata missing"),
+        pytest.param([lose("metadata")], f"metadata is missing: {ID_REPAIR}.*or {ANEW}", id="metadata missing"),
         pytest.param([cut("metadata", '{"id":"x"}')], "metadata has the query id x", id="metadata of another"),
-        pytest.param([cut("offsets/2", "\0\0")], "offsets/2 cannot be read: put back", id="offsets garbage"),
+        pytest.param(
+            [cut("offsets/2", "\0\0")], "offsets/2 cannot be read: run `tickhouse rebuild", id="offsets garbage"
+        ),
         pytest.param([cut("offsets/2", f"v1\n{CONF}\n[]")], "offsets/2 cannot be read", id="offsets of no form"),
         pytest.param([lose("offsets/2")], "offsets/2 is missing", id="offsets missing"),
         pytest.param([lose("offsets/3", "offsets/2")], "offsets/2 is missing", id="newest offsets missing"),
         pytest.param([lose("offsets")], "offsets is empty", id="all offsets missing"),
         pytest.param(
             [cut("offsets/3", "v1\n{")],
-            r"offsets/3 cannot be read: if no table has the micro-batch 3 .* remove offsets/3 .*; else put",
+            "offsets/3 cannot be read: remove offsets/3 and start again: the micro-batch 3 is then planned anew; or",
             id="plan torn",
         ),
-        pytest.param([cut("commits/2")], "commits/2 cannot be read: put back", id="end of an earlier one torn"),
+        pytest.param(
+            [cut("commits/2")], "commits/2 cannot be read: run `tickhouse rebuild", id="end of an earlier one torn"
+        ),
         pytest.param(
             [finish, cut("commits/3", "v1\n")],
             "commits/3 cannot be read: remove commits/3 and .*the micro-batch 3 is then repeated",
             id="end of the last one torn",
         ),
-        pytest.param([lose("state/0/0/3.changelog")], "3.changelog is missing: put back", id="changes missing"),
+        pytest.param(
+            [lose("state/0/0/3.changelog")], "3.changelog is missing: run `tickhouse rebuild", id="changes missing"
+        ),
         pytest.param(
             [finish, cut("state/0/0/4.changelog")],
             "4.changelog is empty: remove commits/3 and",
             id="last changes torn",
         ),
         pytest.param(
-            [finish, lose("state/0/0/3.changelog")], "3.changelog is missing: put back", id="earlier changes missing"
+            [finish, lose("state/0/0/3.changelog")],
+            "3.changelog is missing: run `tickhouse rebuild",
+            id="earlier changes missing",
         ),
         pytest.param(
             [lose("state/0/0/2.zip", "state/0/0/1.changelog")], "1.changelog is missing", id="first changes missing"
@@ -163,19 +171,6 @@ def test_damage_is_refused_with_the_remedy(used: Path, damage: list[Callable[[Pa
     assert {path: path.read_bytes() for path in used.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    ("next_unpublished", "said"),
-    [(3, "remove offsets/3 and start again: the micro-batch 3 is not published"), (4, "put back a copy")],
-)
-def test_a_torn_plan_is_given_up_only_if_nothing_of_it_is_published(
-    used: Path, next_unpublished: int, said: str
-) -> None:
-    put(used / "offsets/3", "")
-    asked = Checkpoint(LocalFiles(used), ("btc-price-moving",), lambda query_id: next_unpublished)
-    with pytest.raises(CheckpointDamaged, match=f"offsets/3 cannot be read: {said}"):
-        asked.inspect()
-
-
 def test_changes_before_a_snapshot_are_not_needed(used: Path) -> None:
     (used / "state/0/0/1.changelog").unlink()
     assert checkpoint(used).inspect()
@@ -183,7 +178,9 @@ def test_changes_before_a_snapshot_are_not_needed(used: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"version": 2}, {"lateness_ms": 5_000}, {"state_partitions": 2}, {"query": "trend"}])
 def test_other_versions_and_parameters_are_refused(used: Path, other: dict[str, object]) -> None:
-    with pytest.raises(CheckpointMismatch, match=r"start it with the settings it was made with, or move .* away"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"start it with the settings it was made with, or run `tickhouse rebuild"
+    ):
         checkpoint(used).claim(IDENTITY | other)
 
 
@@ -229,7 +226,20 @@ def test_what_a_planned_micro_batch_reads(used: Path) -> None:
 def test_what_spark_says_of_damage_is_said_as_such(used: Path) -> None:
     assert checkpoint(used).damage_of("something else") is None
     failure = f"[CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] ... {used}/state/0/0/3.changelog: checksum"
-    assert "state/0/0/3.changelog cannot be read by Spark: put back" in str(checkpoint(used).damage_of(failure))
+    assert "state/0/0/3.changelog cannot be read by Spark: run `tickhouse rebuild" in str(
+        checkpoint(used).damage_of(failure)
+    )
+
+
+def test_where_the_first_micro_batch_begins_is_kept(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path)
+    made.claim(IDENTITY)
+    assert (made.begins, made.marked, made.existing()) == ({}, False, None)
+    made.note_begins({"btc-price": {0: 7}})
+    made.note_marked()
+    made.keep_existing("{}")
+    made.claim(IDENTITY)
+    assert (made.begins, made.marked, made.existing()) == ({"btc-price": {0: 7}}, True, b"{}")
 
 
 def _note_checksum(path: Path) -> None:

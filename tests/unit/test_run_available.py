@@ -142,7 +142,7 @@ def run_available(
         for query, goal in zip(queries, goals, strict=True):
 
             def start(query: Query = query, goal: Goal = goal) -> Query:
-                checkpoint = Checkpoint(LocalFiles(folder / query.name), ())
+                checkpoint = Checkpoint(LocalFiles(folder / query.name), "moving")
                 job._checkpoints[query.name] = (checkpoint, tuple(goal.ends))
                 job._goals[query.name] = goal
                 started.append(query)
