@@ -40,6 +40,12 @@ _TIMEOUT_SECONDS = 60.0
 _OFFSETS_SECONDS = 15.0
 _GRACE_SECONDS = 5.0
 _ATTEMPTS = 4
+_PAUSE_SECONDS = 0.1
+_NOT_COORDINATED_YET = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 _AT_ONCE = 8
 """Partitions whose markers are read or written."""
 _NONE_YET = -1
@@ -151,11 +157,9 @@ class Owner:
         """The query's id; None when it is not known. Raises KafkaException."""
         group = Consumer(self._group)
         try:
-            (found,) = group.committed([TopicPartition(*self._place)], timeout=_TIMEOUT_SECONDS)
+            found = _committed(group, self._place)
         finally:
             group.close()
-        if found.error is not None:
-            raise KafkaException(found.error)
         return found.metadata or None if found.offset >= 0 else None
 
     def write(self, query_id: str) -> None:
@@ -168,10 +172,24 @@ class Owner:
 
 
 def _read(group: Consumer, target: KafkaTarget) -> Marker | None:
-    (found,) = group.committed([TopicPartition(target.topics[0], 0)], timeout=_TIMEOUT_SECONDS)
-    if found.error is not None:
-        raise KafkaException(found.error)
+    found = _committed(group, (target.topics[0], 0))
     return None if found.offset < 0 else parse(found.offset, found.metadata)
+
+
+def _committed(group: Consumer, place: tuple[str, int]) -> TopicPartition:
+    """What is committed of a partition. Raises KafkaException."""
+    deadline = time.monotonic() + _OFFSETS_SECONDS
+    while True:
+        try:
+            (found,) = group.committed([TopicPartition(*place)], timeout=_TIMEOUT_SECONDS)
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return found
+        except KafkaException as error:
+            # A broker that has just started finds out which groups are its own.
+            if error.args[0].code() not in _NOT_COORDINATED_YET or time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _identity(query_id: str, partition: int) -> str:

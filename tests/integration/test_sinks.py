@@ -122,10 +122,10 @@ def test_a_transaction_takes_as_long_as_messages_get_through(
         Markers("slow", target, 1).write(lambda found: NOTHING_PUBLISHED)
         channel = _Channel("tickhouse-slow-0", target)
         monkeypatch.setattr(sinks, "_TIMEOUT_SECONDS", 4.0)
-        count = 3_500
+        count = 8_000
         numbers = np.random.default_rng(1).random((len(WINDOWS), count))
         packed = pack_results(np.arange(count), numbers, numbers / 3, np.ones((len(WINDOWS), count), dtype=np.int64))
-        proxy.throttle(500_000)
+        proxy.throttle(400_000)
         began = time.monotonic()
         channel.publish(batch(0), [{**row(1), "results": [encode_blobs({"SLOWUSDT": packed})]}])
         took = time.monotonic() - began
