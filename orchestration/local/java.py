@@ -70,7 +70,8 @@ def _inspect(executable: Path, environment: Mapping[str, str]) -> Java | str:
     """Home and version as that Java itself states them, or why it does not. (A shim on PATH is not beside its home.)"""
     try:
         shown = subprocess.run(
-            [executable, "-XshowSettings:properties", "-version"],
+            # A Java that crashes leaves no report in the current folder.
+            [executable, "-XX:ErrorFile=/dev/null", "-XshowSettings:properties", "-version"],
             env=helper_environment(environment),
             capture_output=True,
             text=True,
