@@ -37,6 +37,7 @@ class Treatment(StrEnum):
     idle = "run it there as well, where nothing is at work: its exit code says so"
     scratch = "run it on a home that may be lost"
     stack = "run it beside a running stack"
+    topics = "run it beside a broker with results on its topics"
     options = "look up its options: other tests run it, at length"
     dry = "let make say what it would do: it takes long, or all of the machine"
     elsewhere = "it needs what is not here, or another test does the same"
@@ -51,6 +52,7 @@ RULES: tuple[tuple[str, Treatment, str], ...] = (
     (r"tickhouse reset --yes", Treatment.scratch, ""),
     (r"tickhouse replay\b.*", Treatment.stack, ""),
     (r"tickhouse (up\b.*|rebuild moving)", Treatment.options, ""),
+    (r"JAVA=.*|.* org\.apache\.kafka\.tools\.consumer\.ConsoleConsumer .*", Treatment.topics, ""),
     (r"make\b.*", Treatment.dry, ""),
     (r"tar -czf .*", Treatment.run, ""),
     (r"cp \.env\.example \.env", Treatment.run, ""),

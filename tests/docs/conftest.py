@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from confluent_kafka import Producer
+from deltalake import DeltaTable
 from pymongo import MongoClient
 
 from orchestration import gap_table
 from orchestration.lakehouse import Lakehouse
+from orchestration.local.broker import create_topics
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, MongoStore, load
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.gaps import Gap
+from tests.broker_topics import remove_topics
 from tests.reference.model import Expected
 from tests.reference_tables import make
 
@@ -57,3 +62,23 @@ def loaded_mongo(project: Project, mongo_uri: str) -> Iterator[str]:
         load(Lakehouse(str(project.lakehouse)), store)
         store.close()
         yield mongo_uri.partition("/?")[0]
+
+
+@pytest.fixture(scope="module")
+def published_broker(project: Project, broker: str) -> Iterator[str]:
+    """Address of a broker with the project's z-scores on their topic, among what an attempt left that failed."""
+    topic = "btc-price-zscore"
+    remove_topics(broker, [topic])
+    create_topics(broker, [topic])
+    producer = Producer({"bootstrap.servers": broker, "transactional.id": "documentation", "compression.type": "lz4"})
+    producer.init_transactions(30)
+    rows = DeltaTable(str(project.lakehouse / "zscores")).to_pyarrow_table(columns=["symbol", "timestamp", "z_scores"])
+    for succeeds in (False, True):
+        producer.begin_transaction()
+        for row in rows.to_pylist() if succeeds else rows.slice(0, 100).to_pylist():
+            value = {**row, "timestamp": row["timestamp"].isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+            producer.produce(topic, json.dumps(value), row["symbol"])
+        producer.flush(30)
+        producer.commit_transaction(30) if succeeds else producer.abort_transaction(30)
+    yield broker
+    remove_topics(broker, [topic])

@@ -31,6 +31,7 @@ from tests.reference.model import Expected
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 ALL = blocks()
 MONGO = "mongodb://127.0.0.1:27017"
+BROKER = "127.0.0.1:9092"
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
@@ -97,7 +98,7 @@ def test_commands(block: Block, project: Project, tools: Path, tmp_path: Path) -
                 _options_are_known(shlex.split(command))
             case Treatment.dry:
                 _make_knows(shlex.split(command))
-            case Treatment.stack | Treatment.elsewhere:
+            case Treatment.stack | Treatment.topics | Treatment.elsewhere:
                 pass
     if script:
         run(["sh", "-e", "-c", "\n".join(script)], project.folder, surroundings)
@@ -142,11 +143,14 @@ def test_sql(block: Block, project: Project) -> None:
 
 
 @python_blocks(spark=False)
-def test_python(block: Block, project: Project, loaded_mongo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(
+    block: Block, project: Project, loaded_mongo: str, published_broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project.folder)
     names: dict[str, Any] = {"__name__": "documented"}
+    program = block.text.replace(MONGO, loaded_mongo).replace(BROKER, published_broker)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(compile(block.text.replace(MONGO, loaded_mongo), str(block), "exec"), names)
+        exec(compile(program, str(block), "exec"), names)
     assert output.getvalue()
     if "answer" in names:
         assert _rows(names["answer"]) == _far(project.expected)
@@ -154,11 +158,31 @@ def test_python(block: Block, project: Project, loaded_mongo: str, monkeypatch: 
 
 @pytest.mark.whole_machine
 @python_blocks(spark=True)
-def test_pyspark(block: Block, project: Project, tools: Path) -> None:
-    program = block.text + "\nimport json\nprint(json.dumps([list(row) for row in answer.collect()]))\nspark.stop()\n"
+def test_pyspark(block: Block, project: Project, published_broker: str, tools: Path) -> None:
+    program = block.text.replace(BROKER, published_broker)
+    program += "\nimport json\nprint(json.dumps([list(row) for row in answer.collect()]))\nspark.stop()\n"
     surroundings = environment(project, tools) | {"TICKHOUSE_JARS": str(spark_jars(tools))}
     output = run([sys.executable, "-c", program], project.folder, surroundings)
     assert _rows(json.loads(output.splitlines()[-1])) == _far(project.expected)
+
+
+def test_console_consumer(project: Project, published_broker: str, tools: Path) -> None:
+    (block,) = [
+        block
+        for block in ALL
+        if block.language == "sh" and any(treatment(command) is Treatment.topics for command in commands(block))
+    ]
+    command = block.text.replace(BROKER, published_broker).replace(".tools/", f"{tools}/")
+    surroundings = environment(project, tools)
+    lines = run(["sh", "-e", "-c", command], project.folder, surroundings).splitlines()
+    assert len(lines) == 10
+    for line in lines:
+        key, value = line.split("\t")
+        assert json.loads(value)["symbol"] == key
+    # More than there are: all that were committed, and then the timeout.
+    patient = command.replace("--max-messages 10 --timeout-ms 10000", "--timeout-ms 3000")
+    lines = run(["sh", "-e", "-c", patient], project.folder, surroundings).splitlines()
+    assert len(lines) == len(project.expected.stats)
 
 
 @of("javascript")

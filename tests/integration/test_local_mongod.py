@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
+import zlib
 from pathlib import Path
 
+import bson
 import psutil
 import pytest
 from pymongo import MongoClient
@@ -44,6 +48,27 @@ def test_it_listens_on_loopback_only(home: Path, tools: Path) -> None:
     wait_ready(server.uri, lambda: processes.alive(process), 60)
     listening = [c for c in psutil.Process(process.pid).net_connections("all") if c.status == psutil.CONN_LISTEN]
     assert [connection.laddr for connection in listening] == [("127.0.0.1", server.port)]
+
+
+def test_it_takes_no_compressed_message(mongo_uri: str) -> None:
+    """The packaged server has CVE-2025-14847: a compressed message that overstates its length gets memory as answer."""
+    with MongoClient[dict[str, object]](mongo_uri, compressors="zlib") as client:
+        client.admin.command("ping")
+        options = client.admin.command("getCmdLineOpts")["parsed"]["net"]
+        assert options["compression"] == {"compressors": "disabled"}
+        assert "compression" not in client.admin.command("hello", compression=["snappy", "zstd", "zlib"])
+    question = bson.encode({"ping": 1, "$db": "admin"})
+    content = b"\0\0\0\0" + b"\0" + question  # flags, kind of section
+    op_message, op_compressed, zlib_id = 2013, 2012, 2
+    for name, kind, body in (
+        ("plain", op_message, content),
+        ("compressed", op_compressed, struct.pack("<iib", op_message, len(content), zlib_id) + zlib.compress(content)),
+    ):
+        host, _, port = mongo_uri.removeprefix("mongodb://").partition("/")[0].partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(struct.pack("<iiii", 16 + len(body), 1, 0, kind) + body)
+            answer = connection.recv(65_536)
+        assert (b"ok" in answer) is (name == "plain"), f"{name}: {answer!r}"
 
 
 def test_one_that_ends_at_once_is_told(home: Path, tools: Path, mongo_uri: str) -> None:
