@@ -39,6 +39,7 @@ _TIMEOUT_SECONDS = 60.0
 """For an answer of the brokers; for sending, without a single message getting through."""
 _OFFSETS_SECONDS = 15.0
 _GRACE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 _ATTEMPTS = 4
 _PAUSE_SECONDS = 0.1
 _NOT_COORDINATED_YET = (
@@ -49,9 +50,9 @@ _NOT_COORDINATED_YET = (
 _AT_ONCE = 8
 """Partitions whose markers are read or written."""
 _NONE_YET = -1
-_FEW_MESSAGES = 1_000
-"""So few of a transaction may still be on their way when the brokers are asked for something else: the answer waits for
-them where they share a connection."""
+_RETRY_MS = 250
+_DOUBT_SECONDS = 0.2
+"""In less than this no request can have been tried again: the client waits `_RETRY_MS` before, less a fifth at random."""
 _TRANSACTION_MS = 900_000
 """The longest that brokers allow by default (`transaction.max.timeout.ms`): a transaction ends with its session, not by
 the clock, however slow the link."""
@@ -303,6 +304,7 @@ class _Channel:
                 # Of messages in a transaction this cannot be longer.
                 "delivery.timeout.ms": str(self._transaction_ms),
                 "partitioner": "murmur2_random",
+                "retry.backoff.ms": str(_RETRY_MS),
                 "linger.ms": "5",
                 "compression.type": "lz4",
                 # What is queued is at most a micro-batch, which is in memory already.
@@ -340,20 +342,23 @@ class _Channel:
         _send(producer)
         offset = TopicPartition(self._target.topics[0], 0, marker.number, marker.metadata())
         group = self._group.consumer_group_metadata()
+        began = time.monotonic()
         _within(_OFFSETS_SECONDS, lambda: producer.send_offsets_to_transaction([offset], group, _OFFSETS_SECONDS))
         producer.commit_transaction(_TIMEOUT_SECONDS)
         self._marker = marker
+        if time.monotonic() - began >= _DOUBT_SECONDS:
+            # A request that was tried again may be on its way a second time, and would end the next transaction of this
+            # session in the middle (KAFKA-17754): brokers refuse what comes from a session that another has followed.
+            self._producer = None
 
 
 def _send(producer: Producer) -> None:
-    """Wait until nearly all that is queued has arrived, for as long as some of it does: then the rest is soon done.
+    """Wait until all that is queued has arrived, for as long as some of it does.
 
     Raises NoAnswer when nothing has arrived for `_TIMEOUT_SECONDS`.
     """
     waiting, heard = len(producer), time.monotonic()
-    while waiting > _FEW_MESSAGES:
-        producer.poll(0.05)
-        left = len(producer)
+    while left := producer.flush(_LOOK_SECONDS):
         if left < waiting:
             waiting, heard = left, time.monotonic()
         elif time.monotonic() - heard > _TIMEOUT_SECONDS:

@@ -40,20 +40,24 @@ class Message(NamedTuple):
     value: bytes
 
 
+State = dict[str, dict[Any, Any]]
+"""What is kept for one bucket: the content of each of its values and maps, by name."""
+
+
 class _Value:
-    def __init__(self) -> None:
-        self._content: tuple[bytes] | None = None
+    def __init__(self, content: dict[Any, Any]) -> None:
+        self._content = content
 
     def get(self) -> tuple[bytes] | None:
-        return self._content
+        return self._content.get("")
 
     def update(self, content: tuple[bytes]) -> None:
-        self._content = content
+        self._content[""] = content
 
 
 class _Map:
-    def __init__(self) -> None:
-        self._content: dict[Any, Any] = {}
+    def __init__(self, content: dict[Any, Any]) -> None:
+        self._content = content
 
     def getValue(self, key: Any) -> Any:
         return self._content.get(key)
@@ -66,13 +70,30 @@ class _Map:
 
 
 class _Handle:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
     def getValueState(self, name: str, schema: str) -> _Value:
-        del name, schema
-        return _Value()
+        del schema
+        return _Value(self._state.setdefault(name, {}))
 
     def getMapState(self, name: str, key_schema: str, value_schema: str) -> _Map:
-        del name, key_schema, value_schema
-        return _Map()
+        del key_schema, value_schema
+        return _Map(self._state.setdefault(name, {}))
+
+
+def operator(processor: type[SymbolProcessor], lateness_ms: int, state: State) -> SymbolProcessor:
+    """An operator on the state of one bucket, as Spark makes one for each task."""
+    made = processor(lateness_ms)
+    made.init(cast(StatefulProcessorHandle, _Handle(state)))
+    return made
+
+
+def packed(messages: Sequence[Message], buckets: int) -> Iterator[Row]:
+    """The rows, by bucket, that a micro-batch of messages is packed to."""
+    records = pa.RecordBatch.from_pylist([message._asdict() for message in messages], schema=RECORD_SCHEMA)
+    for rows in pack([records], buckets=buckets):
+        yield from (Row(**row) for row in rows.to_pylist())
 
 
 class Stream:
@@ -86,19 +107,12 @@ class Stream:
 
     def run(self, messages: Sequence[Message]) -> None:
         """One micro-batch."""
-        records = pa.RecordBatch.from_pylist([message._asdict() for message in messages], schema=RECORD_SCHEMA)
-        for packed in pack([records], buckets=_BUCKETS):
-            for row in packed.to_pylist():
-                for result in self._operator(row["bucket"]).handleInputRows((row["bucket"],), iter([Row(**row)]), None):
-                    for topic, results in zip(self.published, result.results, strict=False):
-                        self.published[topic] += form_messages(topic, [*decode_blobs(results).items()])[1]
-
-    def _operator(self, bucket: int) -> SymbolProcessor:
-        if bucket not in self._operators:
-            operator = self._processor(self._lateness_ms)
-            operator.init(cast(StatefulProcessorHandle, _Handle()))
-            self._operators[bucket] = operator
-        return self._operators[bucket]
+        for row in packed(messages, _BUCKETS):
+            if row.bucket not in self._operators:
+                self._operators[row.bucket] = operator(self._processor, self._lateness_ms, {})
+            for result in self._operators[row.bucket].handleInputRows((row.bucket,), iter([row]), None):
+                for topic, results in zip(self.published, result.results, strict=False):
+                    self.published[topic] += form_messages(topic, [*decode_blobs(results).items()])[1]
 
 
 Published = dict[str, list[bytes]]
