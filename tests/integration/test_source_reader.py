@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from pyspark.sql.streaming.datasource import ReadAllAvailable
 
 from orchestration.local.broker import create_topics
@@ -208,10 +208,11 @@ def both_topics(topics: str) -> Iterator[str]:
     """With what brokers of before version 4 allow: any record timestamp."""
     remove_topics(topics, [MOVING_TOPIC])
     create_topics(topics, [MOVING_TOPIC], partitions=2)
-    entry = ConfigEntry("message.timestamp.after.max.ms", str(2**63 - 1))
+    entry = ConfigEntry("message.timestamp.after.max.ms", str(2**63 - 1), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, TICKS_TOPIC, incremental_configs=[entry])
-    for done in AdminClient({"bootstrap.servers": topics}).incremental_alter_configs([resource]).values():
-        done.result(30)
+    admin = AdminClient({"bootstrap.servers": topics})
+    (done,) = admin.incremental_alter_configs([resource]).values()
+    done.result(30)
     yield topics
     remove_topics(topics, [MOVING_TOPIC])
 
