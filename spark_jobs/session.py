@@ -67,8 +67,10 @@ def _prepare_environment(name: str, settings: StreamSettings) -> None:
     os.environ.update(variables)
     # The search path is this interpreter's own decision by now; for its workers it is to have been the same.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_PROJECT), *filter(None, [variables.get("PYTHONPATH")])])
-    os.environ["SPARK_HOME"] = str(Path(pyspark.__file__).parent)
-    os.environ["SPARK_CONF_DIR"] = str(settings.spark_conf_dir or _LAUNCHER)
+    spark_home = Path(pyspark.__file__).parent
+    os.environ["SPARK_HOME"] = str(spark_home)
+    # It is on Java's class path, where class data sharing allows no folder that has anything in it: pip's has none.
+    os.environ["SPARK_CONF_DIR"] = str(settings.spark_conf_dir or spark_home / "conf")
     # Workers must run this environment's interpreter, not the system's.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if settings.spark_master.startswith("local"):
