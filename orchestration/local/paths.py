@@ -30,13 +30,15 @@ _KAFKA = _Limit(",", "Kafka takes it for the end of a path")
 _DELTA = _Limit(
     r"[#?\[\]\\^|]|%[0-9A-Fa-f]{2}", "the library that writes the Delta tables takes the path for an address"
 )
+_ROCKSDB = _Limit("[\U00010000-\U0010ffff]", "RocksDB, which keeps the state of streams, takes it for others")
+"""Its interface to Java writes such a character as two: it would work in a folder beside the home."""
 _JAVA = _Limit(":", "Java takes it for the end of a path")
 _DAGSTER = _Limit("%", "Dagster's database tool takes it for a variable")
 
 
 def unusable(settings: OrchestrationSettings) -> Iterator[str]:
     """What is wrong with each path, in a sentence that says what to do."""
-    yield from _told("home", settings.home, "--home or TICKHOUSE_HOME", _KAFKA, _DELTA)
+    yield from _told("home", settings.home, "--home or TICKHOUSE_HOME", _KAFKA, _DELTA, _ROCKSDB)
     for name, uri in (("lakehouse", settings.lakehouse), ("checkpoints", settings.checkpoints)):
         folder = Path(uri)
         if folder.is_absolute() and not folder.is_relative_to(settings.home):

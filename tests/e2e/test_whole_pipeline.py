@@ -22,7 +22,7 @@ from tests.running_stack import TICKHOUSE, stack, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 
-HOME = "-ü ö 'q' \"Q\" =$HOME:a*;{b}&(c)~`x`<>!@+🙂e\u0301 "
+HOME = "-ü ö 'q' \"Q\" =$HOME:a*;{b}&(c)~`x`<>!@+漢字e\u0301 "
 """All that a home's path may have in it, and that some program takes for something else unless it is quoted."""
 
 

@@ -31,7 +31,7 @@ from spark_jobs.settings import as_spark_reads
         "~",
         "x ",
         "-x",
-        "🙂",
+        "漢字",
         "&(c)<>",
     ],
 )
@@ -47,6 +47,7 @@ def test_most_names_can_be_used(tmp_path: Path, name: str) -> None:
             ("home", f"a{c}b", "the library that writes the Delta tables takes the path for")
             for c in ("%41", *"#?[]\\^|")
         ),
+        ("home", "a🙂b", "has 🙂 in it, and RocksDB, which keeps the state of streams, takes it for others"),
         ("home", "a\nb", "has a control character or is not UTF-8: choose another with --home or TICKHOUSE_HOME"),
         ("home", "a\x7fb", "has a control character or is not UTF-8"),
         ("home", os.fsdecode(b"a\xff"), "has a control character or is not UTF-8"),
