@@ -122,6 +122,8 @@ class Broker:
 
     def prepare(self, java: Java, kafka_jars: Path) -> None:
         """Write its configuration, and format its storage the first time. Raises NotReady."""
+        if "," in str(self.directory):  # no quoting helps: it would make its storage in other folders
+            raise NotReady(f"the path {self.directory} has a comma in it, and Kafka takes it for the end of a path")
         self.directory.mkdir(parents=True, exist_ok=True)
         self._logging.write_text(_LOGGING)
         data = self.directory / "data"

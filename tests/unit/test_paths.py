@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.local.broker import Broker, java_property
+from orchestration.local.broker import Broker, NotReady, java_property
+from orchestration.local.java import Java
 from orchestration.local.paths import unusable
 from orchestration.settings import OrchestrationSettings
 from spark_jobs.settings import as_spark_reads
@@ -91,6 +92,12 @@ def test_the_configuration_of_the_broker_is_ascii(tmp_path: Path) -> None:
     node.directory.mkdir()
     node.write_properties(node.directory / "data")
     assert (node.directory / "server.properties").read_bytes().isascii()
+
+
+def test_the_broker_makes_nothing_in_a_folder_with_a_comma(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="has a comma in it, and Kafka takes it for the end of a path"):
+        Broker(tmp_path / "a,b" / "kafka", 1, 2).prepare(Java(tmp_path, 21), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_java_options_for_spark() -> None:
