@@ -42,5 +42,9 @@ def main() -> None:
     # Where it is ignored, nobody learns how a program has ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     from orchestration.cli import app
+    from tickhouse.leaving import leave
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))

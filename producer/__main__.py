@@ -29,6 +29,7 @@ from producer.recordings.errors import RecordingError, ResumeError
 from producer.recordings.question import ASK_OPTION, Answer, Found
 from producer.settings import ProducerSettings
 from producer.sources import HopelessRequestError, PollingSource
+from tickhouse.leaving import leave
 
 if TYPE_CHECKING:
     from producer.replay import ReplaySource
@@ -199,4 +200,4 @@ def _only_one(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from spark_jobs.jobs import JOBS
 from spark_jobs.refusals import EXIT_CODE
 from spark_jobs.settings import StreamSettings
+from tickhouse.leaving import leave
 
 
 def main() -> int:
@@ -38,4 +39,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -52,7 +52,7 @@ _AT_ONCE = 8
 _NONE_YET = -1
 _RETRY_MS = 250
 _DOUBT_SECONDS = 0.2
-"""In less than this no request can have been tried again: the client waits `_RETRY_MS` before, less a fifth at random."""
+"""In less than this no request is tried again: the client waits `_RETRY_MS` before that, less a fifth at random."""
 _TRANSACTION_MS = 900_000
 """The longest that brokers allow by default (`transaction.max.timeout.ms`): a transaction ends with its session, not by
 the clock, however slow the link."""

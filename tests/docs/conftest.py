@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from pymongo import MongoClient
 
 from orchestration import gap_table
+from orchestration.home import mark
 from orchestration.lakehouse import Lakehouse
 from orchestration.local.broker import create_topics
 from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, MongoStore, load
@@ -42,7 +43,10 @@ class Project(NamedTuple):
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """To be read only. Random walks of two symbols for half an hour together."""
     folder = tmp_path_factory.mktemp("project")
-    lakehouse = folder / ".tickhouse" / "lakehouse"
+    home = folder / ".tickhouse"
+    home.mkdir()
+    mark(home)
+    lakehouse = home / "lakehouse"
     expected = make(lakehouse, seed=5, symbols=("BTCUSDT", "ETHUSDT"), ticks=18_000)
     lost = Gap("btc-price", 0, 7, 9, "removed by the broker")
     gap_table.append(str(lakehouse), [("moving", lost)], datetime.datetime(2025, 5, 9, tzinfo=datetime.UTC))

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from orchestration.definitions import build_definitions
+from orchestration.home import mark
 from orchestration.local.artifacts import spark_jars
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from orchestration.sql import query
@@ -92,7 +93,9 @@ def test_commands(block: Block, project: Project, tools: Path, tmp_path: Path) -
             case Treatment.idle:
                 script.append(f"{command} || [ $? = 3 ]")
             case Treatment.scratch:
-                (tmp_path / ".tickhouse" / "run").mkdir(parents=True)
+                home = tmp_path / ".tickhouse"
+                home.mkdir()
+                mark(home)
                 run(["sh", "-c", command], tmp_path, surroundings)
             case Treatment.options:
                 _options_are_known(shlex.split(command))
