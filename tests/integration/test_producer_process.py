@@ -480,14 +480,16 @@ def test_a_stop_while_waiting_for_the_broker(home: Path) -> None:
 def test_what_the_broker_refuses_fails_loudly_and_leaves_no_gap(broker: str, tmp_path: Path, home: Path) -> None:
     topic = new_topic(broker, partitions=1, **{"max.message.bytes": "2000"})
     recording = tmp_path / "recording"
-    recording.write_bytes(b"".join(b"%d\n" % number for number in range(50)) + b"x" * 5_000 + b"\n" + b"after\n" * 500)
+    tick = b'{"symbol":"BTCUSDT","price":1,"timestamp":"2025-05-08T00:00:00Z"}'
+    before = [b"%d" % number for number in range(50)]
+    recording.write_bytes(b"\n".join([tick, *before, b"x" * 5_000, *[b"after"] * 500, b""]))
     with producer(broker, topic, home, source=f"replay:{recording}", speed="max") as run:
         assert run.wait(30) == 1
         beat = run.heartbeat
     assert beat["state"] == "failed"
     assert "not delivered" in beat["error"]
     values = [record.value for record in records(broker, topic)]
-    assert values == [b"%d" % number for number in range(len(values))]
+    assert values == [tick, *before][: len(values)]
 
 
 # A broker that goes away
