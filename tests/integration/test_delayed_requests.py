@@ -31,7 +31,7 @@ from tests.chaos.delayed_requests import DelayingProxy
 
 pytestmark = pytest.mark.integration
 
-HIGHER, LOWER = TOPICS = ("btc-price-higher", "btc-price-lower")
+TOPICS = ("btc-price-higher", "btc-price-lower")
 RESULTS = 20
 BATCHES = 5
 
