@@ -20,8 +20,8 @@ def leave(code: int) -> NoReturn:
     Arrow's own threads may still run while C++ takes its objects apart at the end of a process, which then aborts, with
     SIGABRT for an exit code: on a busy machine one `tickhouse status` in ten did. So that is left out.
     """
-    # The steps by which Python itself begins to end (3.11 to 3.14, `Py_FinalizeEx`), which have no public name: it waits
-    # for threads, then calls what was registered.
+    # The steps by which Python itself begins to end (3.11 to 3.14, `Py_FinalizeEx`), which have no public name: it
+    # waits for threads, then calls what was registered.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
