@@ -13,8 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from confluent_kafka import Producer
 
 from orchestration import processes
+from spark_jobs.jobs import JOBS
 from tests.conftest import stop_all
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate, write_lines
@@ -33,6 +35,27 @@ def home(tmp_path: Path, guard: Callable[[Path], None]) -> Iterator[Path]:
     guard(folder)
     yield folder
     stop_all(folder)
+
+
+NO_TICKS: list[tuple[bytes | None, bytes | None, int]] = [
+    (None, b"x", 0),
+    (b"BTCUSDT", None, 0),
+    (b"BTCUSDT", b'{"symbol":"BTCUSDT","price":1,"timestamp":"2025-05-08T00:00:00Z"}', -(10**16)),
+    (b"ETHUSDT", b'{"symbol":"BTCUSDT","price":1,"timestamp":"2025-05-08T00:00:00Z"}', 0),
+    (b"BTCUSDT", b"[" * 100_000, 0),
+    (b"\xff", b"\xef\xbb\xbf{}", 0),
+]
+"""Keys, values and times of messages for the price topic."""
+FOREIGN = (
+    b"x",
+    None,
+    b"{}",
+    b'{"timestamp":"2025-05-08T00:00:00.000Z","symbol":"BTCUSDT","stats":[]}',
+    b"\xff" * 1_000,
+)
+"""Values that no results topic has."""
+TABLES = ("moving_stats", "zscores", "higher", "lower")
+RESULT_TOPICS = ("btc-price-moving", "btc-price-zscore", "btc-price-higher", "btc-price-lower")
 
 
 def drained(seen: dict[str, Any]) -> bool:
@@ -65,6 +88,36 @@ def listeners(home: Path) -> dict[str, set[str]]:
 def is_loopback(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
+def send_what_is_no_tick_and_no_result(bootstrap: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for key, value, time in NO_TICKS:
+        producer.produce("btc-price", value, key, partition=3, timestamp=time)
+    for topic in RESULT_TOPICS:
+        for value in FOREIGN:
+            producer.produce(topic, value, "BTCUSDT", partition=0)
+    assert producer.flush(30) == 0
+
+
+def has_read(seen: dict[str, Any], messages: int) -> bool:
+    streams = seen["streams"]
+    return drained(seen) and bool(streams["prices"]["input_rows"] == messages)
+
+
+def foreign(home: Path) -> dict[str, int]:
+    """How many messages were left out of each table, as the streams say."""
+    found: dict[str, int] = {}
+    for name in JOBS:
+        beat = processes.read_heartbeat(home, name) or {}
+        found |= {table: said["messages"] for table, said in beat.get("foreign", {}).items()}
+    return found
+
+
+def rejected(home: Path, condition: str) -> int:
+    statement = f"SELECT count(*) AS n FROM rejects WHERE {condition}"
+    command = [TICKHOUSE, "sql", "--format", "json", "--home", str(home), statement]
+    return int(json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["n"])
 
 
 def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home: Path) -> None:
@@ -103,6 +156,13 @@ def test_from_a_recording_to_mongodb_and_again(tmp_path: Path, tools: Path, home
         }
         report = compare_everything(again["kafka_bootstrap"], again["lakehouse"], again["mongo_uri"], sent=recording)
         assert report.ok, report.text()
+        send_what_is_no_tick_and_no_result(again["kafka_bootstrap"])
+        spoilt = wait_until(lambda seen: has_read(seen, len(lines) + len(NO_TICKS)), home, up, output, 240)
+        assert {name: (stream["state"], stream["output_rows"]) for name, stream in spoilt["streams"].items()} == {
+            name: ("running", stream["output_rows"]) for name, stream in again["streams"].items()
+        }
+        wait_until(lambda _: foreign(home) == dict.fromkeys(TABLES, len(FOREIGN)), home, up, output, 120)
+        assert rejected(home, "topic = 'btc-price' AND partition = 3") >= len(NO_TICKS)
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=180) == 0
     assert alive(home) == []
