@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from orchestration.local.broker import create_topics
@@ -59,6 +60,25 @@ def test_a_worker_that_another_has_fenced_begins_anew_without_a_failure(
     assert found is not None and (found.number, found.ends) == (7, batch(6).ends)
     # A broker that is new to its coordination may be asked twice.
     assert [record for record in caplog.messages if "NOT_COORDINATOR" not in record] == []
+
+
+def test_a_transaction_that_a_killed_worker_has_left_open_holds_up_nobody(broker: str) -> None:
+    create_topics(broker, (ZSCORE_TOPIC,))
+    target = KafkaTarget((ZSCORE_TOPIC,), {"bootstrap.servers": broker, "log_level": "0"})
+    markers = Markers("left-open", target, 1)
+    markers.write(lambda _: NOTHING_PUBLISHED)
+    killed, next_one = (_Channel("tickhouse-left-open-0", target) for _ in range(2))
+    killed.publish(batch(0), [row(late=1)])
+    producer = killed._producer
+    assert producer is not None
+    producer.begin_transaction()
+    offset = TopicPartition(ZSCORE_TOPIC, 0, 2, "{}")
+    producer.send_offsets_to_transaction([offset], killed._group.consumer_group_metadata(), 30)
+    began = time.monotonic()
+    (found,) = markers.read()
+    assert found is not None and found.ends == batch(0).ends
+    assert next_one.publish(batch(1), [row(late=1)])["late"] == 2
+    assert time.monotonic() - began < 20, "brokers keep such a transaction for a quarter of an hour"
 
 
 def results(symbol: str, timestamps: list[int]) -> dict[str, Any]:
