@@ -46,7 +46,7 @@ from spark_jobs.kafka_access import librdkafka_security
 from tests.conftest import READY_SECONDS, stop_all
 from tests.zscore_tables import append, rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.whole_machine]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 
 USER = 'tick "h\\'
 PLANTED = "Pl4nted7d1f"

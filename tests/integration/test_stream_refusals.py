@@ -39,7 +39,7 @@ from tests.reference.readers import read_system
 from tests.reference.snapshot import MOVING_TOPIC
 from tests.reference.stream import Line, generate
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.whole_machine]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 LOST = 40
 
