@@ -130,9 +130,9 @@ def test_a_running_stack(home: Path, tools: Path, tmp_path: Path) -> None:
         arrived = documents(home)
         assert arrived > 0
 
-        # The pages may still be starting.
+        # The last parts may still be starting.
         wait_until(lambda: tickhouse("status", *there).returncode == 0, 60, "not everything is at work")
-        for name in ("code-server", "mongod", "board"):
+        for name in ("code-server", "mongod", "daemon"):
             pid = pid_of(home, name)
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)

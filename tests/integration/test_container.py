@@ -28,12 +28,13 @@ pathlib.Path(sys.argv[1]).write_text("running")
 signal.pause()
 """
 SERVER = """
+import os
 import sys
 from pathlib import Path
 from orchestration.container.code_server import serve
 from orchestration.settings import OrchestrationSettings
 from orchestration.streams import Streams
-sys.exit(serve(sys.argv[1:], Streams(OrchestrationSettings.read())))
+sys.exit(serve(sys.argv[1:], Streams(OrchestrationSettings.read()), os.environ))
 """
 
 

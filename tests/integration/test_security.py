@@ -345,11 +345,13 @@ def test_a_broker_with_the_certificate_of_an_unknown_authority_is_not_believed(
     settings = OrchestrationSettings.read(of_running_stack=False)
     with pytest.raises(KafkaRefuses, match=r"certificate verify failed.*TICKHOUSE_KAFKA_CA_FILE"):
         Topics(secured.bootstrap, 5, librdkafka_security(settings)).end_offsets(TOPICS)
+    recording = secured.home / "one-tick.jsonl"
+    recording.write_text('{"symbol":"BTCUSDT","price":1,"timestamp":"2025-05-08T00:00:00Z"}\n')
     code, output = run(
         secured,
         "producer",
         ["producer"],
-        {"TICKHOUSE_SOURCE": f"replay:{secured.home / 'ca.pem'}", "TICKHOUSE_BROKER_WAIT_SECONDS": "3"},
+        {"TICKHOUSE_SOURCE": f"replay:{recording}", "TICKHOUSE_BROKER_WAIT_SECONDS": "3"},
     )
     assert code == 1
     assert "_CA_FILE" in output
