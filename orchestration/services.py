@@ -141,9 +141,13 @@ def child_environment(
     return variables
 
 
-def kafka(settings: OrchestrationSettings, ports: Ports, java: Java) -> Service:
+def broker(settings: OrchestrationSettings, ports: Ports) -> Broker:
+    """The broker of a home, as these ports have it."""
+    return Broker(settings.home / "kafka", ports.kafka, ports.controller, settings.durable)
+
+
+def kafka(settings: OrchestrationSettings, broker: Broker, java: Java) -> Service:
     """The broker; writes its configuration, and formats its storage the first time."""
-    broker = Broker(settings.home / "kafka", ports.kafka, ports.controller, settings.durable)
     jars = kafka_jars(settings.tools)
     broker.prepare(java, jars)
     return Service("kafka", broker.command(java, jars, class_data.broker_options(settings.tools, java)))

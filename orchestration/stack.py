@@ -268,11 +268,12 @@ class _Stack:
         if self._java.note:
             self._say(self._java.note)
         self._say("Starting Kafka and MongoDB")
-        self._launch(services.kafka(self._settings, self._ports, self._java))
+        broker = services.broker(self._settings, self._ports)
+        self._launch(services.kafka(self._settings, broker, self._java))
         self._launch(services.mongod(self._settings, self._ports))
         write_endpoints(self._home, self._endpoints(source, note, binance_url))
         kafka_broker.wait_ready(self._settings.kafka_bootstrap, self._alive("kafka"), _READY_SECONDS)
-        kafka_broker.create_topics(self._settings.kafka_bootstrap, TOPICS)
+        broker.make_topics(TOPICS)
         needs = ["kafka"]
         if source == "simulator":
             needs.append("simulator")

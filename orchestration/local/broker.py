@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
@@ -76,6 +76,7 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 """
+_FIRST_CLIENT = "tickhouse-first"
 _DURABLE = "log.flush.interval.messages=1\n"
 _LOGGING = """status = error
 rootLogger.level = warn
@@ -143,6 +144,25 @@ class Broker:
         self.write_properties(data)
         if self.durable:
             ForcedFolder(self.directory).force()
+
+    def make_topics(self, names: Sequence[str]) -> None:
+        """Create the topics of the running broker that are not there yet; with `durable`, force their names to disk.
+
+        With `log.flush.interval.messages` Kafka forces what it writes into a file, and the file's name, but not the
+        names of its topics' folders. Raises TopicMismatch, KafkaException, NotReady.
+        """
+        create_topics(self.bootstrap, names)
+        if not self.durable:
+            return
+        # The coordinators make their topics when they are asked for the first time.
+        client = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        group = Consumer({**client, "group.id": _FIRST_CLIENT}).consumer_group_metadata()
+        producer = Producer({**client, "transactional.id": _FIRST_CLIENT})
+        producer.init_transactions(_KNOWN_SECONDS)
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction([TopicPartition(names[0], 0, 0)], group, _KNOWN_SECONDS)
+        producer.abort_transaction(_KNOWN_SECONDS)
+        ForcedFolder(self.directory).force()
 
     def command(self, java: Java, kafka_jars: Path, java_options: Sequence[str] = ()) -> list[str]:
         """The command that runs it in the foreground; SIGTERM stops it cleanly. `java_options`: further ones."""

@@ -112,7 +112,7 @@ def broker(trial: Trial) -> str | None:
     reading = {**client, "group.id": "marker", "enable.auto.commit": "false", "isolation.level": "read_committed"}
     acknowledged = 0
     with running():
-        kafka.create_topics(node.bootstrap, ["results"])
+        node.make_topics(["results"])
         producer = Producer({**client, "transactional.id": "power"})
         producer.init_transactions(_START_SECONDS)
         group = Consumer(reading)

@@ -106,7 +106,7 @@ def test_without_durable_it_would_not(part: str, tmp_path: Path) -> None:
 
 @_needs_fuse
 @pytest.mark.integration
-@pytest.mark.parametrize(("part", "mode"), [("broker", "ext4"), ("database", "posix")])
+@pytest.mark.parametrize(("part", "mode"), [("broker", "ext4"), ("broker", "any"), ("database", "posix")])
 def test_servers_keep_what_they_have_acknowledged(part: str, mode: Mode, tmp_path: Path, tools: Path) -> None:
     assert outcome(part, tmp_path, mode, 0, tools, durable=True, seconds=1.0) == "exact"
 

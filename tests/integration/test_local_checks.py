@@ -127,11 +127,12 @@ def test_no_disk_space_on_a_small_file_system(settings: OrchestrationSettings, t
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
 def test_nothing_may_be_executed_where_libraries_are_unpacked(
-    settings: OrchestrationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: OrchestrationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (place := tmp_path / "noexec").mkdir()
+    place = Path(tempfile.mkdtemp(dir="/var/tmp"))  # short: a long path is another problem
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3g,noexec", "tmpfs", str(place)], check=False)
     if mounted.returncode != 0:
+        place.rmdir()
         pytest.skip("this machine lets nobody mount")
     try:
         there = settings.model_copy(update={"home": place / "home"})
@@ -143,6 +144,7 @@ def test_nothing_may_be_executed_where_libraries_are_unpacked(
         assert find_problems(settings, os.environ) == []
     finally:
         subprocess.run(["umount", str(place)], check=True)
+        place.rmdir()
 
 
 def test_paths_that_are_too_long_for_sockets(settings: OrchestrationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
