@@ -228,9 +228,9 @@ def test_it_shows_what_is_stored_and_says_what_it_is(
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
     assert [one for one in loaded if not one.startswith(board.url)] == []
     screenshot("board-desktop-light")
-    size(browser, *DESKTOP, theme="dark")
     ink = "return getComputedStyle(document.querySelector('#price .xtick text')).fill"
     before = browser.execute_script(ink)
+    size(browser, *DESKTOP, theme="dark")
     until(browser, lambda: browser.execute_script(ink) != before, "the charts stay light")
     screenshot("board-desktop-dark")
 
