@@ -71,17 +71,19 @@ class Pages:
         self.until(pressed, f"there is no button to press: {label}")
 
     def follow(self, label: str) -> None:
-        """Follow a link, wherever on the page it is."""
+        """Follow a link, wherever on the page it is, until the address is another one, which may take a moment."""
+        before = self.browser.current_url
 
         def followed() -> bool:
-            before = self.browser.current_url
+            if self.browser.current_url != before:
+                return True
             for link in self.browser.find_elements(
                 By.XPATH, f"//*[self::a or self::span][normalize-space()='{label}']"
             ):
                 if link.is_displayed():
                     link.click()
-                    return self.browser.current_url != before
-            return False
+                    break
+            return self.browser.current_url != before
 
         self.until(followed, f"there is no link to follow: {label}")
 
