@@ -18,7 +18,7 @@ import time
 from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorState, ScheduleInstigatorData, SensorInstigatorData
+from dagster._core.scheduler.instigation import InstigatorState, ScheduleInstigatorData
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 from dagster._time import datetime_from_timestamp
@@ -56,13 +56,13 @@ class ClockWatch:
 def present(state: InstigatorState, now: float) -> InstigatorState:
     """The state of a sensor or a schedule without moments that are still to come."""
     data = state.instigator_data
-    names = {SensorInstigatorData: _SENSOR_TIMES, ScheduleInstigatorData: _SCHEDULE_TIMES}.get(type(data), ())
-    future = [name for name in names if (getattr(data, name) or 0.0) > now]
-    if not future:
+    if data is None:
         return state
     # A sensor that has never ticked ticks at once; a schedule goes on from now, as each of its times comes but once.
-    value = now if isinstance(data, ScheduleInstigatorData) else None
-    return state.with_data(data._replace(**dict.fromkeys(future, value)))
+    schedule = isinstance(data, ScheduleInstigatorData)
+    names, value = (_SCHEDULE_TIMES, now) if schedule else (_SENSOR_TIMES, None)
+    future = [name for name in names if (getattr(data, name) or 0.0) > now]
+    return state.with_data(data._replace(**dict.fromkeys(future, value))) if future else state
 
 
 def forget_future(instance: dg.DagsterInstance, now: float) -> Forgotten:

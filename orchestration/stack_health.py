@@ -40,8 +40,8 @@ def sensors_at_rest(looks: Mapping[str, Look | None], began_at: float | None, no
     for name, look in looks.items():
         if look is not None and ahead(look.at, now):
             found.append(
-                f"Dagster's sensor {name} has not looked since the clock was set back by {look.at - now:.0f} s or more, "
-                f"{_WORK[name]}: Dagster's daemon begins anew within seconds, otherwise see {logs}"
+                f"Dagster's sensor {name} has not looked since the clock was set back by {look.at - now:.0f} s or more"
+                f", {_WORK[name]}: Dagster's daemon begins anew within seconds, otherwise see {logs}"
             )
             continue
         moments = (look.at if look else None, began_at)
