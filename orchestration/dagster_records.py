@@ -60,7 +60,8 @@ def failed_ticks(home: Path) -> list[FailedTicks]:
     found = []
     for (selector,) in _rows(database, "SELECT selector_id FROM instigators WHERE status != 'STOPPED'"):
         statement = "SELECT status, timestamp, tick_body FROM job_ticks WHERE selector_id = ? AND status != 'STARTED'"
-        ticks = _rows(database, f"{statement} ORDER BY timestamp DESC LIMIT {_IN_A_ROW}", selector)
+        # In the order of their making: the clock may have been set back in between.
+        ticks = _rows(database, f"{statement} ORDER BY id DESC LIMIT {_IN_A_ROW}", selector)
         if len(ticks) == _IN_A_ROW and all(status == "FAILURE" for status, _, _ in ticks):
             _, moment, body = ticks[0]
             found.append(FailedTicks(*_told(body), _epoch_seconds(moment)))

@@ -193,7 +193,7 @@ def dagster(settings: OrchestrationSettings, ports: Ports) -> list[Service]:
         ),
         Service(
             "daemon",
-            [_script("dagster-daemon"), "run", "--workspace", str(workspace)],
+            [sys.executable, "-m", "orchestration.daemon", "run", "--workspace", str(workspace)],
             needs=("code-server",),
         ),
     ]

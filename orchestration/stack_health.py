@@ -17,10 +17,17 @@ DAEMON_SECONDS = 120.0
 LOAD_SECONDS = 60.0
 """So long may z-scores be in the table and not in MongoDB, unless a load is seen to be getting on."""
 LEAST_FREE_BYTES = 100_000_000
+CLOCK_SECONDS = 5.0
+"""A moment that is further ahead was noted before the clock was set back, and says nothing of how long ago it was."""
 _WORK = {
     SUPERVISOR: "streams that end are not started again",
     LOAD_SENSOR: "new z-scores are not loaded into MongoDB",
 }
+
+
+def ahead(moment: float | None, now: float) -> bool:
+    """Whether a moment was noted before the clock was set back. Epoch seconds."""
+    return moment is not None and moment - now > CLOCK_SECONDS
 
 
 def sensors_at_rest(looks: Mapping[str, Look | None], began_at: float | None, now: float, logs: str) -> list[str]:
@@ -31,7 +38,14 @@ def sensors_at_rest(looks: Mapping[str, Look | None], began_at: float | None, no
     """
     found = []
     for name, look in looks.items():
-        last = max((moment for moment in (look.at if look else None, began_at) if moment is not None), default=now)
+        if look is not None and ahead(look.at, now):
+            found.append(
+                f"Dagster's sensor {name} has not looked since the clock was set back by {look.at - now:.0f} s or more"
+                f", {_WORK[name]}: Dagster's daemon begins anew within seconds, otherwise see {logs}"
+            )
+            continue
+        moments = (look.at if look else None, began_at)
+        last = max((moment for moment in moments if moment is not None and not ahead(moment, now)), default=now)
         if now - last > LOOK_SECONDS:
             found.append(
                 f"Dagster's sensor {name} has not looked for {now - last:.0f} s, {_WORK[name]}: Dagster hangs or does "
@@ -42,11 +56,14 @@ def sensors_at_rest(looks: Mapping[str, Look | None], began_at: float | None, no
 
 def silent_daemons(heartbeats: Mapping[str, float], began_at: float, now: float, logs: str) -> list[str]:
     """The daemons of a local stack's Dagster, begun at `began_at`, that have not reported for too long."""
+    began_at = 0.0 if ahead(began_at, now) else began_at
     ages = {name: now - max(at, began_at) for name, at in heartbeats.items()}
     return [
-        f"Dagster's daemon {name} has not reported for {age:.0f} s: see {logs}"
+        f"Dagster's daemon {name} has not reported "
+        + ("since the clock was set back" if ahead(heartbeats[name], now) else f"for {age:.0f} s")
+        + f": see {logs}"
         for name, age in ages.items()
-        if age > DAEMON_SECONDS
+        if age > DAEMON_SECONDS or ahead(heartbeats[name], now)
     ]
 
 
@@ -69,10 +86,14 @@ def load_at_rest(
     """
     if missing_since is None:
         return []
-    waits = now - max(missing_since, began_at or 0.0)
-    if waits <= LOAD_SECONDS or (load is not None and now - load.at <= LOAD_SECONDS):
+    if load is not None and not ahead(load.at, now) and now - load.at <= LOAD_SECONDS:
         return []
     said = f" (its sensor says: {sensor.said})" if sensor is not None else ""
+    if ahead(missing_since, now):
+        return [f"z-scores of before the clock was set back wait to be loaded into MongoDB, and no load gets on{said}"]
+    waits = now - max(missing_since, 0.0 if began_at is None or ahead(began_at, now) else began_at)
+    if waits <= LOAD_SECONDS:
+        return []
     return [f"z-scores have been waiting for {waits:.0f} s to be loaded into MongoDB, and no load gets on{said}"]
 
 

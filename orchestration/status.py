@@ -27,6 +27,7 @@ from orchestration.local.ports import http_answers
 from orchestration.mongo_address import without_password
 from orchestration.mongo_load import COLLECTIONS, TABLE, Loaded, MongoStore, fault
 from orchestration.settings import Endpoints, OrchestrationSettings, read_endpoints
+from orchestration.stack_health import ahead
 from orchestration.stack_look import work_not_done
 from orchestration.streams import Streams
 from orchestration.supervisor import epoch_seconds
@@ -388,7 +389,9 @@ def producer_state(
     said = str(heartbeat.get("state", "stopped"))
     own = process is None or heartbeat.get("pid") == process.pid
     said_at = epoch_seconds(heartbeat["written_at"]) if own and "written_at" in heartbeat else 0.0
-    fresh = now - max(said_at, process.create_time if process is not None else 0.0) < _FRESH_SECONDS
+    moments = (said_at, process.create_time if process is not None else 0.0)
+    # What was noted before the clock was set back would be fresh until the clock has passed it once more.
+    fresh = any(now - moment < _FRESH_SECONDS and not ahead(moment, now) for moment in moments)
     if alive:
         if suspended:
             return "suspended"

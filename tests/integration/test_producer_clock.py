@@ -1,4 +1,7 @@
-"""Polling with a clock that jumps, against the simulator and a real broker: only the wall clock is another one."""
+"""Polling with a clock that jumps, against the simulator and a real broker: only the wall clock is another one.
+
+Most of it in this process; once the producer as a process of its own, whose clock is set from outside.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,15 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from orchestration.status import producer_state
 from producer.answers import LONGEST_BAN_SECONDS
-from producer.heartbeat import Progress
+from producer.heartbeat import Progress, utc_text
 from producer.publish import Publisher
 from producer.simulator import Failure, Simulator
 from producer.sources import PollingSource
+from tests.fake_clock import FakeClock
+from tests.integration.test_producer_process import check_no_burst, new_topic, records
+from tests.integration.test_producer_process import producer as producer_process
 
 pytestmark = pytest.mark.integration
 
@@ -155,3 +162,38 @@ def test_a_ban_without_a_plausible_end_is_told_and_written_down_with_one(broker:
     assert "days, which no ban is" in note
     kept = json.loads((home / "pause.json").read_text())["until"]
     assert kept == pytest.approx(time.time() + LONGEST_BAN_SECONDS, abs=20)
+
+
+def test_a_producer_whose_clock_is_set_says_so_and_never_goes_back_in_time(
+    broker: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, topic = FakeClock(home), new_topic(broker)
+    simulator = Simulator(seed=5)
+    simulator.start()
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        with producer_process(broker, topic, home, binance_url=simulator.url) as run:
+            run.until(lambda beat: beat["sent"] >= 5)
+            clock.set(1_800)
+            beat = run.until(lambda beat: beat["last_timestamp"] > utc_text(time.time() + 1_700))
+            clock.set(0)
+            beat = run.until(lambda beat: beat["skipped"] >= 5 and beat["state"] == "waiting")
+            assert "the clock was set back: no ticks of BTCUSDT" in beat["note"]
+            assert producer_state(beat, None, alive=True, suspended=False, now=time.time()) == "waiting"
+            clock.set(1_800)
+            sent = beat["sent"]
+            run.until(lambda beat: beat["sent"] >= sent + 5 and beat["state"] == "running")
+            # More than an hour ahead of the broker's clock: no tick of that time gets in, and it ends saying so.
+            clock.set(7_200)
+            assert run.wait(30) != 0
+            beat = run.heartbeat
+    finally:
+        simulator.stop()
+    assert beat["state"] == "failed"
+    assert "InvalidTimestamp" in beat["error"]
+    check_no_burst([entry["monotonic"] for entry in simulator.exchange.requests()["recent"]])
+    times = [json.loads(record.value)["timestamp"] for record in records(broker, topic)]
+    assert times == sorted(set(times))
+    assert len(times) == beat["acknowledged"]
+    assert datetime.fromisoformat(times[-1]).timestamp() < time.time() + 3_600

@@ -29,7 +29,11 @@ NOW = 1_000_000.0
         (Look(NOW - 61, "running"), NOW - 999, True),
         (Look(NOW - 999, "running"), NOW - 5, False),  # the look is an earlier stack's
         (Look(NOW - 999, "running"), None, True),
-        (Look(NOW + 999, "running"), None, False),  # the clock was set back
+        (Look(NOW + 999, "running"), None, True),  # not since the clock was set back
+        (Look(NOW + 999, "running"), NOW - 5, True),
+        (Look(NOW - 61, "running"), NOW + 999, True),  # the stack was started before the clock was set back
+        (Look(NOW - 5, "running"), NOW + 999, False),
+        (Look(NOW + 1, "running"), NOW - 999, False),  # a small correction
     ],
 )
 def test_a_sensor_that_does_not_look(look: Look | None, began_at: float | None, at_rest: bool) -> None:
@@ -49,6 +53,12 @@ def test_a_sensor_that_does_not_look(look: Look | None, began_at: float | None, 
         (61, 61, 999, True),  # that was killed
         (999, None, 30, False),  # the stack has just started
         (999, None, None, True),
+        # The clock was set back after the commit, after the last load, or after the start.
+        (-999, None, 999, True),
+        (-999, 5, 999, False),
+        (61, -999, 999, True),
+        (61, None, -999, True),
+        (30, None, -999, False),
     ],
 )
 def test_a_load_that_does_not_get_on(
@@ -65,7 +75,18 @@ def test_a_load_that_does_not_get_on(
     assert all("given up after 12 failed loads" in sentence for sentence in told)
 
 
-@pytest.mark.parametrize(("age", "began", "silent"), [(30, 999, False), (121, 999, True), (999, 30, False)])
+@pytest.mark.parametrize(
+    ("age", "began", "silent"),
+    [
+        (30, 999, False),
+        (121, 999, True),
+        (999, 30, False),
+        # The clock was set back after the report, or after the start.
+        (-999, 999, True),
+        (121, -999, True),
+        (30, -999, False),
+    ],
+)
 def test_a_daemon_that_does_not_report(age: float, began: float, silent: bool) -> None:
     assert bool(stack_health.silent_daemons({"SENSOR": NOW - age}, NOW - began, NOW, "log")) is silent
 

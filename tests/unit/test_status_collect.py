@@ -161,6 +161,12 @@ def said(state: str, pid: int = 7, age: float = 0) -> dict[str, Any]:
         (said("ended", pid=6), 99, True, False, "hung"),
         ({}, 5, True, False, "starting"),
         ({}, 99, True, False, "hung"),
+        # Said, or begun, before the clock was set back.
+        (said("running", age=-999), 99, True, False, "hung"),
+        (said("running", age=-999), -999, True, False, "hung"),
+        (said("running", age=31), -999, True, False, "hung"),
+        (said("running"), -999, True, False, "running"),
+        (said("running", age=-999), None, False, False, "crashed"),
         (said("running"), 99, False, False, "crashed"),
         (said("running", age=31), 99, False, False, "crashed"),
         (said("running", pid=6), 99, False, False, "crashed"),
