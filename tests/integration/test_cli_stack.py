@@ -271,7 +271,7 @@ def _do_as_the_documentation_says(home: Path, folder: Path) -> None:
         (signal.SIGINT, "to be at work", 0.0),
     ],
 )
-def test_stopped_while_it_starts(home: Path, tools: Path, number: int, after: str, seconds: float) -> None:
+def test_stopped_while_it_starts(home: Path, tools: Path, number: signal.Signals, after: str, seconds: float) -> None:
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip(f"the tests were started with {number.name} ignored, by nohup perhaps, and so is the stack")
     with up(home, tools) as process:
