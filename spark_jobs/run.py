@@ -391,7 +391,7 @@ class _Job:
         markers = Markers(checkpoint.query_id, self._target, self._settings.state_partitions)
         owner = Owner(self._spec.name, self._target)
         try:
-            found, owned_by = markers.read(), owner.read()
+            owned_by = owner.read()
             if not checkpoint.marked and progress == NOT_BEGUN:
                 # From here on no other checkpoint publishes what is not there yet.
                 owner.write(checkpoint.query_id)
@@ -400,8 +400,12 @@ class _Job:
                 check_owner(owned_by, checkpoint.query_id)
                 if owned_by is None:
                     owner.write(checkpoint.query_id)
-            if not checkpoint.marked:
-                known = any(marker is not None for marker in found)
+            if checkpoint.marked:
+                # Not read as they stand: a broker that comes back from a kill may still have a commit to carry out,
+                # which is waited for.
+                found = markers.write(lambda marker: marker)
+            else:
+                known = any(marker is not None for marker in markers.read())
                 found = markers.write(lambda marker: adopted(marker, known, *progress))
                 checkpoint.note_marked()
             return found, stops(found, *progress)
