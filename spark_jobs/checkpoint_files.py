@@ -16,12 +16,11 @@ import tempfile
 import zlib
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pyspark.sql import SparkSession
 
 from spark_jobs.durability import force
+from spark_jobs.places import local_path
 
 _CRC_HEADER = struct.Struct(">4si")
 
@@ -47,14 +46,6 @@ class CheckpointFiles(Protocol):
     def is_copied(self, other_place: str, name: str) -> bool:
         """Whether another place, not this one by another name, has a file `name`."""
         ...
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder that a path or a `file:` URI names; None for a URI of another kind."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return None if "://" in uri else Path(uri)
 
 
 class LocalFiles:

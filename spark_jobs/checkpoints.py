@@ -18,8 +18,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from spark_jobs.checkpoint_files import CheckpointFiles, local_path
+from spark_jobs.checkpoint_files import CheckpointFiles
 from spark_jobs.offsets import Offsets, named, numbered
+from spark_jobs.places import local_path
 from spark_jobs.refusals import Refusal
 
 VERSION = 3
