@@ -47,12 +47,11 @@ from spark_jobs.pacing import News
 from spark_jobs.packed_source import packed_stream
 from spark_jobs.places import local_path
 from spark_jobs.reading import Reading
-from spark_jobs.refusals import EXIT_CODE, Refusal
+from spark_jobs.refusals import EXIT_CODE, Refusal, damage_in
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
 from spark_jobs.stopping import StopRequest
-from spark_jobs.table_sums import damage_in
 from spark_jobs.topics import Topic, TopicsUnknown, TopicWatch, firsts, look
 from spark_jobs.trend import TrendProcessor
 from spark_jobs.zscore import ZScoreProcessor

@@ -34,7 +34,7 @@ from deltalake.exceptions import DeltaError
 
 from spark_jobs.jobs import JOBS
 from spark_jobs.places import local_path
-from spark_jobs.refusals import Refusal
+from spark_jobs.refusals import Damaged
 
 FOLDER = "_checksums"
 _LOG = "_delta_log"
@@ -46,7 +46,7 @@ _RESULTS = {table for job in JOBS.values() for table in job.archives}
 _DAY = re.compile(r"(?:^|/)date=([0-9]{4}-[0-9]{2}-[0-9]{2})/")
 
 
-class TableDamaged(Refusal, DeltaError):
+class TableDamaged(Damaged, DeltaError):
     """A file of a table is not what was written; the text says which, and what to do."""
 
 
@@ -170,12 +170,6 @@ def note_all(uri: str) -> int:
 def forget(table: Path, name: str) -> None:
     """Forget the checksum of a file that is about to be written anew."""
     (table / FOLDER / name).unlink(missing_ok=True)
-
-
-def damage_in(text: str) -> TableDamaged | None:
-    """The damage that an error's text is about, if it is: what a worker raises comes as a text."""
-    found = re.search(rf"{TableDamaged.__name__}: (.*)", text)
-    return TableDamaged(found[1].strip()) if found else None
 
 
 def _segment(table: Path, version: int | None) -> Iterator[str]:
