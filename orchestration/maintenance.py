@@ -202,8 +202,7 @@ class Maintenance:
         """Read all files of a table, and tell of all that are damaged: nobody may have asked them for long."""
         found = damaged(self._lakehouse.table_uri(table))
         if found:
-            more = f" (and {len(found) - 1} more files: {', '.join(map(str, found[1:]))})" if len(found) > 1 else ""
-            raise MaintenanceError(f"{found[0]}{more}")
+            raise MaintenanceError("\n".join(map(str, found)))
 
     def _open(self, table: str) -> DeltaTable:
         return open_table(self._lakehouse.table_uri(table))

@@ -130,7 +130,7 @@ def damaged(uri: str) -> list[TableDamaged]:
     for name in names:
         found += _wrong(table, name)
     if not found:
-        for path in data_files(DeltaTable(uri)):
+        for path in sorted(data_files(DeltaTable(uri))):
             found += _wrong(table, unquote(path))
     return found
 
