@@ -72,7 +72,7 @@ def count(kind: Kind, flips: int, random: Random, told: Callable[[str], None] = 
         path, number = random.choice(files), random.randrange(len(truths))
         content = path.read_bytes()
         at, bit = random.choice(kind.places(content)), random.randrange(8)
-        with _flipped(path, at, bit):
+        with flipped(path, at, bit):
             outcome = _outcome(kind.readers[number], truths[number])
         outcomes[outcome] += 1
         if outcome == "wrong":
@@ -93,7 +93,7 @@ def _outcome(reader: Reader, truth: Any) -> str:
 
 
 @contextmanager
-def _flipped(path: Path, at: int, bit: int) -> Iterator[None]:
+def flipped(path: Path, at: int, bit: int) -> Iterator[None]:
     """In place, as a disk does it; only that the time of the change tells of it."""
     with path.open("r+b") as file:
         file.seek(at)
