@@ -36,6 +36,7 @@ from orchestration.result_rows import compare, to_arrow
 from orchestration.table_snapshot import TableSnapshot, between, first_of, hours, last_of, moment, text
 from spark_jobs import recompute
 from spark_jobs.table_lock import table_lock
+from spark_jobs.table_sums import data_files, note, require_files
 from spark_jobs.tables import arrow_schema
 from tickhouse.contract.names import PASSAGE_HORIZON_MS
 
@@ -155,6 +156,8 @@ class _Table:
             Backfilled(self._day, self._table, symbol, until, reach) for symbol, until in recomputed.until.items()
         ]
         backfill_table.append(self._lakehouse.uri, records, self._began)
+        # What the commit takes from the day's files, for the feed of changes.
+        require_files(newest.opened, [path for path in data_files(newest.opened) if f"date={self._day}/" in path])
         written = pq.ParquetFile(file)
         write_deltalake(
             newest.opened,
@@ -166,6 +169,7 @@ class _Table:
             commit_properties=CommitProperties(app_transactions=[backfill_table.transaction(self._day, self._began)]),
             post_commithook_properties=_NO_HOOKS,
         )
+        note(newest.opened.table_uri)
         after = self._reader()
         left = self._lakehouse.content(self._table, after.opened.version()).rows
         if left != total - before + count:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-from deltalake import DeltaTable, Transaction, write_deltalake
+from deltalake import Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.price_history import Reach
 from orchestration.table_snapshot import TableSnapshot, milliseconds_of, moment
+from spark_jobs.table_sums import note, open_table, require_files
 
 NAME = "backfills"
 SCHEMA = pa.schema(
@@ -70,14 +71,16 @@ def append(lakehouse: str, backfilled: Sequence[Backfilled], at: datetime.dateti
         for each in backfilled
     ]
     write_deltalake(_uri(lakehouse), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+    note(_uri(lakehouse))
 
 
 def valid(lakehouse: str, table: TableSnapshot) -> dict[tuple[datetime.date, str], Backfilled]:
     """What the rows of a version of a result table are of, by day and symbol. Raises DeltaError, OSError."""
     try:
-        opened = DeltaTable(_uri(lakehouse))
+        opened = open_table(_uri(lakehouse))
     except TableNotFoundError:
         return {}
+    require_files(opened)
     found: dict[tuple[datetime.date, str], Backfilled] = {}
     numbers: dict[datetime.date, int | None] = {}
     for row in opened.to_pyarrow_table(filters=[("table", "=", table.name)]).to_pylist():

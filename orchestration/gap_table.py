@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from spark_jobs.gaps import Gap
+from spark_jobs.table_sums import note, open_table, require_files
 
 NAME = "gaps"
 SCHEMA = pa.schema(
@@ -35,14 +36,16 @@ def append(lakehouse: str, gaps: Sequence[tuple[str, Gap]], at: datetime.datetim
     """Add gaps with the queries that go past them, in one commit. Raises DeltaError, OSError."""
     rows = [{**gap._asdict(), "query": query, "messages": gap.messages, "skipped_at": at} for query, gap in gaps]
     write_deltalake(_uri(lakehouse), pa.Table.from_pylist(rows, SCHEMA), mode="append")
+    note(_uri(lakehouse))
 
 
 def rows(lakehouse: str) -> list[dict[str, Any]]:
     """All gaps ever gone past, oldest first; empty when there are none. Raises DeltaError, OSError."""
     try:
-        table = DeltaTable(_uri(lakehouse))
+        table = open_table(_uri(lakehouse))
     except TableNotFoundError:
         return []
+    require_files(table)
     found: list[dict[str, Any]] = table.to_pyarrow_table().to_pylist()
     return sorted(found, key=lambda row: (row["skipped_at"], row["query"], row["topic"], row["partition"]))
 

@@ -16,8 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from orchestration.checked_query import CheckedQueries
+from spark_jobs.table_sums import TableDamaged, open_table, require_changes
 
 _SQL_NAMES = {"integer": "int", "long": "bigint"}
 EVENT_TIME = {"rejects": "ingested_at"}
@@ -67,7 +70,7 @@ class Lakehouse:
 
     def content(self, table: str, version: int | None = None) -> TableContent:
         """What a version (default: the newest) holds, from the log alone. Raises TableNotFoundError."""
-        opened = DeltaTable(self.table_uri(table), version=version)
+        opened = open_table(self.table_uri(table), version)
         files = pa.table(opened.get_add_actions(flatten=True))
         counts = files["num_records"] if "num_records" in files.column_names else None
         counted = counts is not None and counts.null_count == 0
@@ -78,7 +81,7 @@ class Lakehouse:
 
     def columns(self, table: str) -> list[tuple[str, str, str | None]]:
         """Name, type (as SQL's DDL states it) and comment of each column. Raises TableNotFoundError."""
-        fields = json.loads(DeltaTable(self.table_uri(table)).schema().to_json())["fields"]
+        fields = json.loads(open_table(self.table_uri(table)).schema().to_json())["fields"]
         return [(field["name"], _type_text(field["type"]), field["metadata"].get("comment")) for field in fields]
 
     def committed_at(self, table: str, version: int | None = None) -> datetime.datetime | None:
@@ -97,7 +100,9 @@ class Lakehouse:
     def fingerprint(self, table: str, version: int) -> str | None:
         """What tells a version from another of the same number; None when its log is gone."""
         try:
-            opened = DeltaTable(self.table_uri(table), version=version)
+            opened = open_table(self.table_uri(table), version)
+        except TableDamaged:
+            raise
         except DeltaError:
             return None
         paths = sorted(pa.table(opened.get_add_actions())["path"].to_pylist())
@@ -106,17 +111,16 @@ class Lakehouse:
     def query(self, sql: str, **tables: tuple[str, int | None]) -> pa.Table:
         """The rows of a SELECT over tables, each given as the name it has in `sql` = (table, version or None).
 
-        Raises TableNotFoundError, and DeltaError when a version cannot be read.
+        Raises TableNotFoundError, TableDamaged, and DeltaError when a version cannot be read.
         """
-        builder = QueryBuilder()
-        for name, (table, version) in tables.items():
-            builder.register(name, DeltaTable(self.table_uri(table), version=version))
-        return pa.table(builder.execute(sql).read_all())
+        opened = {name: open_table(self.table_uri(table), version) for name, (table, version) in tables.items()}
+        return pa.table(CheckedQueries(**opened).execute(sql).read_all())
 
     def added(self, table: str, first: int, last: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Rows that the versions `first` to `last`, both included, have added, batch by batch and in no order.
 
-        A row that is replaced was removed and added. Raises ChangesUnavailable, after some batches perhaps.
+        A row that is replaced was removed and added. Raises TableDamaged before the first batch, and
+        ChangesUnavailable, after some perhaps.
         """
         return self._changes(table, first, last, columns, ("insert", "update_postimage"))
 
@@ -130,7 +134,8 @@ class Lakehouse:
         unavailable = f"{table}: no changes from version {first} to {last}"
         condition = " OR ".join(f"_change_type = '{kind}'" for kind in kinds)
         try:
-            opened = DeltaTable(self.table_uri(table), version=last)
+            opened = open_table(self.table_uri(table), last)
+            require_changes(self.table_uri(table), first, last)
             reader = iter(
                 opened.load_cdf(
                     starting_version=first,
@@ -139,6 +144,8 @@ class Lakehouse:
                     predicate=condition,
                 )
             )
+        except TableDamaged:
+            raise
         except DeltaError as error:
             raise ChangesUnavailable(f"{unavailable}: {error}") from error
         for batch in _batches(reader, lambda error: ChangesUnavailable(f"{unavailable}: {error}")):
@@ -153,8 +160,10 @@ class Lakehouse:
         selected = ", ".join(f'"{column}"' for column in columns)
         statement = f"SELECT {selected} FROM {table}" + (f" WHERE date = '{day}'" if day else "")  # noqa: S608
         try:
-            opened = DeltaTable(self.table_uri(table), version=version)
-            reader = iter(QueryBuilder().register(table, opened).execute(statement))
+            opened = open_table(self.table_uri(table), version)
+            reader = iter(CheckedQueries(**{table: opened}).execute(statement))
+        except TableDamaged:
+            raise
         except DeltaError as error:
             raise VersionUnavailable(f"{unreadable}: {error}") from error
         for batch in _batches(reader, lambda error: VersionUnavailable(f"{unreadable}: {error}")):
@@ -162,7 +171,7 @@ class Lakehouse:
 
     def _open(self, table: str) -> DeltaTable | None:
         try:
-            return DeltaTable(self.table_uri(table))
+            return open_table(self.table_uri(table))
         except TableNotFoundError:
             return None
 

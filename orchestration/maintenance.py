@@ -12,6 +12,8 @@ What keeps it exact:
   checkpoint: that is done last, of the version that is there then.
 - **The rows are those of before.** A compaction says that it changes no data, so the change feed does not show it, and
   the number of rows is compared under the lock.
+- **Nothing damaged is passed on.** All files are compared with their checksums first (`spark_jobs.table_sums`), and
+  those that are compacted once more, under the lock.
 - **Nothing young is removed.** Removed files stay for the retention, at least a week: open snapshots and late readers
   of the change feed go on. What nobody's log knows, left by a killed writer, is removed at that age, too.
 
@@ -33,7 +35,9 @@ from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.lakehouse import Lakehouse
+from spark_jobs.places import local_path
 from spark_jobs.table_lock import table_lock
+from spark_jobs.table_sums import damaged, data_files, forget, note, note_all, open_table, require_files
 from spark_jobs.tables import COLUMNS
 
 LEAST_RETENTION_DAYS = 7
@@ -163,6 +167,7 @@ class Maintenance:
                 f"{self._lakehouse.table_uri(table)} has the columns {', '.join(sorted(strange))}, so Tickhouse did "
                 "not make it: it is left alone"
             )
+        self._require_whole(table)
         before = self._lakehouse.content(table)
         dates = due(_partitions(opened), self._policy)
         committed = False
@@ -174,6 +179,9 @@ class Maintenance:
             removed, note = self._remove_old(table)
             if (committed or removed) and not self._policy.dry_run:
                 self._clean_log(table)
+        if not self._policy.dry_run:
+            with self._held(table):
+                note_all(self._lakehouse.table_uri(table))
         after = self._lakehouse.content(table)
         if self._policy.dry_run:
             note = f"dry run: nothing was done; {note}".rstrip("; ")
@@ -190,8 +198,14 @@ class Maintenance:
             note,
         )
 
+    def _require_whole(self, table: str) -> None:
+        """Read all files of a table, and tell of all that are damaged: nobody may have asked them for long."""
+        found = damaged(self._lakehouse.table_uri(table))
+        if found:
+            raise MaintenanceError("\n".join(map(str, found)))
+
     def _open(self, table: str) -> DeltaTable:
-        return DeltaTable(self._lakehouse.table_uri(table))
+        return open_table(self._lakehouse.table_uri(table))
 
     @contextmanager
     def _held(self, table: str) -> Iterator[DeltaTable]:
@@ -202,6 +216,7 @@ class Maintenance:
     def _compact(self, table: str, date: str) -> bool:
         with self._held(table) as opened:
             rows = self._lakehouse.content(table, opened.version()).rows
+            require_files(opened, [path for path in data_files(opened) if f"date={date}/" in path])
             done = opened.optimize.compact(
                 partition_filters=[("date", "=", date)],
                 target_size=self._policy.target_file_bytes,
@@ -209,6 +224,7 @@ class Maintenance:
                 max_concurrent_tasks=1,
                 post_commithook_properties=_NO_HOOKS,
             )
+            note(opened.table_uri)
             left = self._lakehouse.content(table).rows
         if left != rows:
             raise MaintenanceError(f"{table}: {rows} rows became {left} by compacting {date}")
@@ -224,9 +240,9 @@ class Maintenance:
         # Looking takes longer than removing, and is of the past: what is old and unused stays so.
         found = self._open(table).vacuum(retention_hours=hours, dry_run=True, full=True)
         others = [name for name in found if not _DATA_FILE.search(name)]
-        note = f"{len(others)} files that no writer of tables made stay, {others[0]} among them" if others else ""
+        said = f"{len(others)} files that no writer of tables made stay, {others[0]} among them" if others else ""
         if not found or (self._policy.dry_run and not others):
-            return len(found), note
+            return len(found), said
         with self._held(table) as opened:
             removed = opened.vacuum(
                 retention_hours=hours,
@@ -234,12 +250,17 @@ class Maintenance:
                 full=not others,
                 post_commithook_properties=_NO_HOOKS,
             )
-        return len(removed), note
+            note(opened.table_uri)
+        return len(removed), said
 
     def _clean_log(self, table: str) -> None:
         with self._held(table) as opened:
+            folder = local_path(opened.table_uri)
+            if folder is not None:
+                forget(folder, f"_delta_log/{opened.version():020}.checkpoint.parquet")
             opened.create_checkpoint()
             opened.cleanup_metadata()
+            note(opened.table_uri)
 
 
 def _partitions(opened: DeltaTable) -> list[PartitionFiles]:

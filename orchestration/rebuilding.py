@@ -18,22 +18,23 @@ from itertools import chain
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from orchestration import processes
 from orchestration.settings import OrchestrationSettings
 from spark_jobs.archive import TableTarget, position, set_position
-from spark_jobs.checkpoint_files import LocalFiles, local_path
+from spark_jobs.checkpoint_files import LocalFiles
 from spark_jobs.checkpoint_lock import CheckpointHeld, locked
 from spark_jobs.checkpoints import VERSION, Checkpoint
 from spark_jobs.existing_results import survey
 from spark_jobs.jobs import JOBS
 from spark_jobs.kafka_access import librdkafka_security
 from spark_jobs.offset_ranges import OffsetRange, read
+from spark_jobs.places import local_path
 from spark_jobs.refusals import Refusal
 from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer
 from spark_jobs.table_lock import TableBusy
+from spark_jobs.table_sums import TableDamaged, open_table
 from spark_jobs.topics import TopicsUnknown, look
 from tickhouse.contract.names import WINDOWS
 
@@ -113,18 +114,20 @@ def _copy(settings: OrchestrationSettings, stream: str, folder: Path, mark: str)
     targets = [TableTarget(table, f"{settings.lakehouse.rstrip('/')}/{table}", settings.home) for table in tables]
     checkpoint = Checkpoint(LocalFiles(folder), stream)
     try:
-        ids = {target.table: str(DeltaTable(target.uri).metadata().id) for target in targets}
+        ids = {target.table: str(open_table(target.uri).metadata().id) for target in targets}
         checkpoint.claim({"query": query, "version": VERSION, **ids})
         checkpoint.inspect()
         return []
     except TableNotFoundError:
         reached = []
+    except TableDamaged:
+        raise  # no checkpoint is to be replaced for it
     except Refusal:
         (topic,) = spec.queries[query]
         client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
         state = look((topic,), client, 30.0).get(topic)
         reached = [position(target.uri, topic, state.topic_id, state.partitions) if state else {} for target in targets]
-        rows = [DeltaTable(target.uri).count() for target in targets]
+        rows = [open_table(target.uri).count() for target in targets]
         if state and rows[0] and not reached[0]:
             raise RebuildFailed(
                 f"the table {query} was written by an earlier version and does not say up to where it has {topic}: "

@@ -23,13 +23,14 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from orchestration import gap_table, processes
 from orchestration.settings import OrchestrationSettings
 from spark_jobs.archive import TableTarget, position, set_position
-from spark_jobs.checkpoint_files import LocalFiles, local_path
+from spark_jobs.checkpoint_files import LocalFiles
 from spark_jobs.checkpoint_lock import CheckpointHeld, locked
 from spark_jobs.checkpoints import NOT_BEGUN, Checkpoint, Progress
 from spark_jobs.gaps import Gap, find_gaps, past
 from spark_jobs.jobs import JOBS
 from spark_jobs.kafka_access import librdkafka_security
 from spark_jobs.markers import Marker, MarkerMismatch, adopted, covers, digest, furthest, lost
+from spark_jobs.places import local_path
 from spark_jobs.refusals import Refusal
 from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer
 from spark_jobs.table_lock import TableBusy

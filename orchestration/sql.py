@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration import backfill_table, gap_table
+from orchestration.checked_query import CheckedQueries
 from orchestration.lakehouse import Lakehouse, plain_schema
 from orchestration.sql_faults import explain, single
 from spark_jobs.jobs import TABLES
+from spark_jobs.table_sums import TableDamaged, open_table
 from spark_jobs.tables import arrow_schema
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(\w*)", re.DOTALL)
@@ -84,14 +86,18 @@ def query(lakehouse: str, sql: str) -> Answer:
     Every other statement is refused before anything of it is done.
     """
     statement = _only_query(sql)
-    builder = QueryBuilder()
+    queries = CheckedQueries()
     found = []
     for name in NAMES:
         try:
-            builder.register(name, DeltaTable(f"{lakehouse.rstrip('/')}/{name}"))
+            queries.register(name, open_table(f"{lakehouse.rstrip('/')}/{name}"))
         except TableNotFoundError:
             if name in statement:
-                builder.register(name, _empty_table(name))
+                queries.register(name, _empty_table(name))
+        except TableDamaged as error:
+            # Who does not ask it has an answer all the same.
+            if name in statement:
+                raise QueryFailed(f"{error}") from error
         else:
             found.append(name)
     if not found:
@@ -103,8 +109,10 @@ def query(lakehouse: str, sql: str) -> Answer:
     try:
         # The engine's own parser tells what is a query: only that can stand in a WITH. Planning it runs none of it, and
         # takes no part of it for another statement, for which there is no place here.
-        builder.execute(f"WITH asked AS (\n{statement}\n) SELECT * FROM asked LIMIT 0")  # noqa: S608
-        reader = pa.RecordBatchReader.from_stream(builder.execute(statement))
+        queries.plan(f"WITH asked AS (\n{statement}\n) SELECT * FROM asked LIMIT 0")  # noqa: S608
+        reader = pa.RecordBatchReader.from_stream(queries.execute(statement))
+    except TableDamaged as error:
+        raise QueryFailed(f"{error}") from error
     except Exception as error:
         # The query engine raises plain exceptions; their text is about the query, and that is the user's.
         raise failure(error) from error

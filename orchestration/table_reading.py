@@ -29,6 +29,7 @@ from orchestration.table_checks import (
     judge_scores,
 )
 from orchestration.table_rules import COMPARED_ROWS, RECENT_SECONDS, RULES
+from spark_jobs.table_sums import TableDamaged
 from spark_jobs.tables import COLUMNS as DECLARED
 from tickhouse.contract.names import WINDOWS
 from tickhouse.contract.validation import INTERNAL
@@ -44,8 +45,17 @@ def check_table(
     `step_seconds`: between two polls of a live source, None for a recording; `live`: since when that source has been
     sending, in epoch seconds: that there were no ticks before is not its fault.
     """
-    rules = RULES[table]
     names = [key.name for key in TABLE_CHECKS if key.asset == table]
+    try:
+        return _check_table(lakehouse, table, names, step_seconds, live)
+    except TableDamaged as error:
+        return {CheckKey(table, name): Outcome(False, f"{error}", ERROR) for name in names}
+
+
+def _check_table(
+    lakehouse: Lakehouse, table: str, names: Sequence[str], step_seconds: float | None, live: float | None
+) -> dict[CheckKey, Outcome]:
+    rules = RULES[table]
     if lakehouse.version(table) is None:
         return {CheckKey(table, name): NOTHING for name in names}
     declared = [(column.name, column.type) for column in DECLARED[table]]
@@ -172,6 +182,8 @@ def _compare(
     for (version, kept), loaded in alike.items():
         try:
             outcomes |= _compare_at(lakehouse, store, version, kept, loaded)
+        except TableDamaged as error:
+            outcomes |= dict.fromkeys(loaded, Outcome(False, f"{error}", ERROR))
         except DeltaError as error:
             said = f"version {version}, which is loaded, cannot be read any more: {error}"
             outcomes |= dict.fromkeys(loaded, Outcome(False, said.splitlines()[0], WARN))

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
 
+from orchestration.checked_query import CheckedQueries
+from spark_jobs.table_sums import open_table
 from tickhouse.contract.arrays import Integers
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -72,17 +73,20 @@ def _instant(milliseconds: int) -> str:
 
 
 class TableSnapshot:
-    """A version (default: the newest) of the table `name` under `lakehouse`. Raises TableNotFoundError."""
+    """A version (default: the newest) of the table `name` under `lakehouse`.
+
+    Raises TableNotFoundError, TableDamaged.
+    """
 
     def __init__(self, lakehouse: str, name: str, version: int | None = None) -> None:
         self.name = name
-        self.opened = DeltaTable(f"{lakehouse.rstrip('/')}/{name}", version=version)
-        self._builder = QueryBuilder().register(name, self.opened)
+        self.opened = open_table(f"{lakehouse.rstrip('/')}/{name}", version)
+        self._queries = CheckedQueries(**{name: self.opened})
 
     def select(self, columns: str, condition: str, rest: str = "") -> pa.Table:
-        """The rows that meet a condition. All three are SQL."""
+        """The rows that meet a condition. All three are SQL. Raises TableDamaged."""
         statement = f"SELECT {columns} FROM {self.name} WHERE {condition} {rest}"  # noqa: S608
-        return pa.table(self._builder.execute(statement).read_all())
+        return pa.table(self._queries.execute(statement).read_all())
 
     def dates(self) -> list[datetime.date]:
         """The UTC days of which there are rows, the newest first."""

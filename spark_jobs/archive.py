@@ -30,6 +30,7 @@ from spark_jobs.offset_ranges import OffsetRange, read, record_batch
 from spark_jobs.published import read_results, table_rows
 from spark_jobs.settings import StreamSettings
 from spark_jobs.table_lock import table_lock
+from spark_jobs.table_sums import note, open_table
 from spark_jobs.tables import arrow_schema
 
 _PROPERTIES: dict[str, str | None] = {
@@ -75,7 +76,8 @@ def create_table(target: TableTarget) -> str:
         )
         if target.durable:
             force_commits(target.uri, -1)
-        return str(DeltaTable(target.uri).metadata().id)
+        note(target.uri)
+        return str(open_table(target.uri).metadata().id)
 
 
 class TableBatch(NamedTuple):
@@ -96,13 +98,14 @@ class TableBatch(NamedTuple):
 
 def position(table_uri: str, topic: str, topic_id: str, partitions: Iterable[int]) -> dict[int, int]:
     """Up to which offset of each partition a table holds a topic's messages, as far as it says so."""
-    return _position(DeltaTable(table_uri), topic, topic_id, partitions)
+    return _position(open_table(table_uri), topic, topic_id, partitions)
 
 
 def set_position(target: TableTarget, topic: str, topic_id: str, offsets: Mapping[int, int]) -> None:
     """Have a table go on from other offsets. Raises TableBusy, DeltaError, OSError."""
     with table_lock(target.home, target.table, _LOCK_SECONDS):
-        _commit(DeltaTable(target.uri), target.table, iter(()), _records(topic, topic_id, offsets))
+        _commit(open_table(target.uri), target.table, iter(()), _records(topic, topic_id, offsets))
+        note(target.uri)
 
 
 def begins(opened: DeltaTable, batch: TableBatch) -> dict[int, int]:
@@ -177,7 +180,7 @@ def append(target: TableTarget, batch: TableBatch, rows: Callable[[dict[int, int
     committed.
     """
     with table_lock(target.home, target.table, _LOCK_SECONDS):
-        opened = DeltaTable(target.uri)
+        opened = open_table(target.uri)
         lacking = begins(opened, batch)
         some = rows(lacking)
         first = next(some, None)
@@ -186,6 +189,7 @@ def append(target: TableTarget, batch: TableBatch, rows: Callable[[dict[int, int
             _commit(opened, target.table, chain((first,), some), batch.records(lacking))
             if target.durable:
                 force_commits(target.uri, before)
+            note(target.uri)
 
 
 def at_least(offsets: Mapping[int, int], rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:

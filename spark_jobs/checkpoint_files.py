@@ -16,14 +16,15 @@ import tempfile
 import zlib
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from pyspark.sql import SparkSession
 
 from spark_jobs.durability import force
+from spark_jobs.places import local_path
 
 _CRC_HEADER = struct.Struct(">4si")
+_CRC_PIECE = 65_536
+"""Of a file has one checksum: those of 60 MB are then in one page, which a power cut does not tear."""
 
 
 class CheckpointFiles(Protocol):
@@ -49,14 +50,6 @@ class CheckpointFiles(Protocol):
         ...
 
 
-def local_path(uri: str) -> Path | None:
-    """The folder that a path or a `file:` URI names; None for a URI of another kind."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
-    return None if "://" in uri else Path(uri)
-
-
 class LocalFiles:
     """A checkpoint on this machine's disk."""
 
@@ -78,7 +71,7 @@ class LocalFiles:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        return content if _agrees(content, path.with_name(f".{path.name}.crc")) else b""
+        return content if _agrees(content, _checksums(path)) else b""
 
     def write(self, name: str, content: str) -> None:
         """As `CheckpointFiles`."""
@@ -92,10 +85,14 @@ class LocalFiles:
                 os.fchmod(file.fileno(), 0o644)
                 file.flush()
                 os.fsync(file.fileno())
-            # Hadoop compares a file with the checksum beside it, if there is one, and that is the old content's.
-            path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+            # The checksum beside a file, if there is one, is the old content's: first it goes, and is sure to be gone.
+            checksums = _checksums(path)
+            if checksums.exists():
+                checksums.unlink()
+                force((), (path.parent,))
             Path(temporary).replace(path)
             force((), (path.parent,))
+            checksums.write_bytes(_noted_as_hadoop(content.encode()))
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -120,8 +117,21 @@ def _agrees(content: bytes, checksums: Path) -> bool:
     if len(noted) < _CRC_HEADER.size or noted[:4] != b"crc\0":
         return True
     _, piece = _CRC_HEADER.unpack_from(noted)
+    return piece > 0 and noted[_CRC_HEADER.size :] == _sums(content, piece)
+
+
+def _checksums(path: Path) -> Path:
+    """Where Hadoop notes the checksums of a file, and compares them when Spark reads it."""
+    return path.with_name(f".{path.name}.crc")
+
+
+def _noted_as_hadoop(content: bytes) -> bytes:
+    return _CRC_HEADER.pack(b"crc\0", _CRC_PIECE) + _sums(content, _CRC_PIECE)
+
+
+def _sums(content: bytes, piece: int) -> bytes:
     found = [zlib.crc32(content[begin : begin + piece]) for begin in range(0, len(content), piece)]
-    return noted[_CRC_HEADER.size :] == b"".join(number.to_bytes(4, "big") for number in found)
+    return b"".join(number.to_bytes(4, "big") for number in found)
 
 
 class RemoteFiles:

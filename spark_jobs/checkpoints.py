@@ -18,8 +18,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from spark_jobs.checkpoint_files import CheckpointFiles, local_path
+from spark_jobs.checkpoint_files import CheckpointFiles
 from spark_jobs.offsets import Offsets, named, numbered
+from spark_jobs.places import local_path
 from spark_jobs.refusals import Refusal
 
 VERSION = 3
@@ -88,8 +89,11 @@ class Checkpoint:
         self._note({**(self._noted() or {}), "begins": named(offsets)})
 
     def existing(self) -> bytes | None:
-        """What `keep_existing` was given; None before."""
-        return self._files.read(_EXISTING_FILE)
+        """What `keep_existing` was given; None before. Raises CheckpointDamaged."""
+        content = self._files.read(_EXISTING_FILE)
+        if content == b"":
+            raise self._damaged(_EXISTING_FILE, "cannot be read")
+        return content
 
     def keep_existing(self, text: str) -> None:
         """Keep which results were there before the checkpoint (`existing_results`)."""

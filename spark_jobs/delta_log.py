@@ -17,8 +17,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark_jobs.checkpoint_files import local_path
 from spark_jobs.durability import force, force_way_to
+from spark_jobs.places import local_path
+from spark_jobs.table_sums import forget
 
 _ENTRY = re.compile(r"([0-9]{20})\.json")
 _CHECKPOINT = re.compile(r"([0-9]{20})\.checkpoint\.parquet")
@@ -62,6 +63,9 @@ def set_torn_commits_aside(uri: str) -> int:
         if _is_whole(table, entry):
             break
         _log.warning("a power cut has torn the commit %s, which is undone", entry)
+        # Both are written anew under the same name.
+        forget(table, f"{log.name}/{entry.name}")
+        forget(table, f"{log.name}/{entry.stem}.checkpoint.parquet")
         entry.rename(entry.with_name(f"torn-{entry.name}"))
         torn += 1
     if torn:
@@ -95,6 +99,7 @@ def _remove_torn_checkpoints(log: Path) -> None:
             except (pa.ArrowException, OSError, ValueError):
                 _log.warning("a power cut has torn the checkpoint %s of a log, which is made anew in time", path)
                 (log / _LAST_CHECKPOINT).unlink(missing_ok=True)
+                forget(log.parent, f"{log.name}/{path.name}")
                 path.unlink()
 
 

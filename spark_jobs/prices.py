@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from spark_jobs.archive import TableBatch, TableTarget, append, at_least, begins, in_one_task
@@ -22,6 +21,7 @@ from spark_jobs.packing import verdicts_on
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import Published
 from spark_jobs.spill import SpilledBatches
+from spark_jobs.table_sums import open_table
 from spark_jobs.tables import arrow_schema
 from tickhouse.contract.arrays import Integers
 
@@ -131,10 +131,10 @@ class _Writer:
                     latest.append(pc.max(accepted.column("timestamp").cast(pa.int64())).as_py() // 1_000)
                 yield _rows_of("prices", accepted.filter(pa.array(at_least(lacking, accepted))), "timestamp")
 
-        rejects_lack = begins(DeltaTable(self._rejects.uri), self._batch)
+        rejects_lack = begins(open_table(self._rejects.uri), self._batch)
         append(self._prices, self._batch, ticks)
         append(self._rejects, self._batch, lambda _lacking: (rows for rows in refused if len(rows)))
-        kept, refused_ever = (DeltaTable(target.uri).count() for target in (self._prices, self._rejects))
+        kept, refused_ever = (open_table(target.uri).count() for target in (self._prices, self._rejects))
         report = {"kept": kept, "refused": refused_ever, "event_time": max(latest, default=None)}
         yield pa.RecordBatch.from_pylist([report], schema=_REPORT_SCHEMA)
 

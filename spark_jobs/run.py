@@ -28,7 +28,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from spark_jobs import prices
 from spark_jobs.archive import TableBatch, TableTarget, archive_batch, create_table, position
 from spark_jobs.broker_settings import RENEW_SECONDS, hazards
-from spark_jobs.checkpoint_files import files_at, local_path
+from spark_jobs.checkpoint_files import files_at
 from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
 from spark_jobs.checkpoints import NOT_BEGUN, VERSION, Checkpoint, Progress, rebuild_advice
 from spark_jobs.durability import ForcedFolder
@@ -45,8 +45,9 @@ from spark_jobs.offsets import Offsets, begin_at, named
 from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
 from spark_jobs.pacing import News
 from spark_jobs.packed_source import packed_stream
+from spark_jobs.places import local_path
 from spark_jobs.reading import Reading
-from spark_jobs.refusals import EXIT_CODE, Refusal
+from spark_jobs.refusals import EXIT_CODE, Refusal, damage_in
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
@@ -272,7 +273,7 @@ class _Job:
     def _explain(self, query: str, failure: str) -> None:
         """Raise the Refusal that a query's failure comes to, if it comes to one."""
         checkpoint, _ = self._checkpoints[query]
-        damage = checkpoint.damage_of(failure)
+        damage = damage_in(failure) or checkpoint.damage_of(failure)
         if damage is not None:
             raise damage
         try:

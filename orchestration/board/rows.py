@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from orchestration.checked_query import CheckedQueries
+from spark_jobs.table_sums import open_table, require_log
 from tickhouse.contract.arrays import Floats, Integers
 from tickhouse.contract.names import WINDOWS
 
@@ -99,9 +101,10 @@ class RecentRows:
         """
         try:
             if self._table is None or time.monotonic() - self._opened_at > _REOPEN_SECONDS:
-                self._table = DeltaTable(self._uri)
+                self._table = open_table(self._uri)
                 self._opened_at = time.monotonic()
             else:
+                require_log(self._uri)
                 self._table.update_incremental()
         except TableNotFoundError:
             self._table, self._identity, self._files = None, None, {}
@@ -157,7 +160,7 @@ class RecentRows:
             f"AND timestamp >= arrow_cast('{start}Z', '{_STORED_TIME}') AND symbol = '{symbol}' ORDER BY {self._order}"
         )
         # To arrays without pyarrow, which would import pandas for it.
-        found = QueryBuilder().register("found", table).execute(statement).read_all()
+        found = CheckedQueries(found=table).execute(statement).read_all()
         values = [found[f"v{number}"].to_numpy() for number in range(len(self._expressions))]
         return Rows(found["milliseconds"].to_numpy(), np.stack(values))
 

@@ -72,7 +72,7 @@ def test_the_state_of_a_moved_checkpoint_is_found(used: Path, name: str) -> None
     paths = [f"file:{elsewhere}/state/0/_stateSchema/default/{number}" for number in (0, 1)]
     assert version == "v2"
     assert json.loads(content) == noted | {"stateStoreInfo": [{"storeName": "default", "stateSchemaFilePaths": paths}]}
-    assert not (elsewhere / "state/0/_metadata/v2/.0.crc").exists()
+    assert LocalFiles(elsewhere).read("state/0/_metadata/v2/0"), "its checksum is that of the new content"
 
 
 def test_how_far_it_is(used: Path) -> None:
@@ -120,7 +120,11 @@ ANEW = "run `tickhouse rebuild moving`"
         pytest.param([lose("tickhouse.json")], "tickhouse.json is missing", id="identity missing"),
         pytest.param([cut("metadata", '{"id')], f"metadata cannot be read: {ID_REPAIR}", id="metadata torn"),
         pytest.param([lose("metadata")], f"metadata is missing: {ID_REPAIR}.*or {ANEW}", id="metadata missing"),
-        pytest.param([cut("metadata", '{"id":"x"}')], "metadata has the query id x", id="metadata of another"),
+        pytest.param(
+            [cut("metadata", '{"id":"x"}'), lose(".metadata.crc")],
+            "metadata has the query id x",
+            id="metadata of another",
+        ),
         pytest.param(
             [cut("offsets/2", "\0\0")], "offsets/2 cannot be read: run `tickhouse rebuild", id="offsets garbage"
         ),
@@ -211,7 +215,7 @@ def test_moving_past_a_gap_keeps_all_but_the_offsets(used: Path) -> None:
     checkpoint(used).go_on_from(progress, {"btc-price": {0: 35}}, {"btc-price": {0: 40}}, "then")
     assert checkpoint(used).inspect() == Progress(2, {"btc-price": {0: 35}}, {"btc-price": {0: 40}})
     assert (used / "offsets/2").read_text().splitlines()[:2] == ["v1", CONF]
-    assert not (used / "offsets/.2.crc").exists()
+    assert _is_noted(used / "offsets/2"), "its checksum is that of the new content"
     assert (used / "replaced/offsets-2-then").read_text() == before
 
 
@@ -248,6 +252,12 @@ def _note_checksum(path: Path) -> None:
     path.with_name(f".{path.name}.crc").write_bytes(b"crc\0" + (512).to_bytes(4, "big") + checksum)
 
 
+def _is_noted(path: Path) -> bool:
+    """Whether the checksum beside a file is that of its content, by Hadoop's rule."""
+    noted = path.with_name(f".{path.name}.crc").read_bytes()
+    return noted[:4] == b"crc\0" and noted[8:] == zlib.crc32(path.read_bytes()).to_bytes(4, "big")
+
+
 @pytest.mark.parametrize("name", ["offsets/3", "offsets/2", "commits/2"])
 def test_no_flipped_bit_changes_what_a_checkpoint_says(used: Path, name: str) -> None:
     path = used / name
@@ -274,3 +284,34 @@ def test_no_flipped_bit_changes_what_a_checkpoint_says(used: Path, name: str) ->
 def test_checksums_that_are_not_whole_say_nothing(used: Path, noted: bytes) -> None:
     (used / "offsets/.3.crc").write_bytes(noted)
     assert checkpoint(used).inspect() is not None
+
+
+@pytest.mark.parametrize("name", ["tickhouse.json", "metadata", "existing.json"])
+def test_no_flipped_bit_changes_what_is_noted_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    made = checkpoint(tmp_path)
+    made.claim(IDENTITY)
+    made.note_begins({"btc-price": {0: 7}})
+    made.note_marked()
+    made.keep_existing('{"existing": {"a": 1}}')
+    path, content = tmp_path / name, (tmp_path / name).read_bytes()
+    assert _is_noted(path), "Spark, too, compares it"
+
+    def said() -> object:
+        again = checkpoint(tmp_path)
+        again.claim(IDENTITY)
+        return again.query_id, again.begins, again.marked, again.existing()
+
+    told, unnoticed = said(), 0
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointDamaged, match=f"{name} cannot be read"):
+            said()
+        path.with_name(f".{name}.crc").rename(tmp_path / "checksum")
+        with contextlib.suppress(CheckpointDamaged, CheckpointMismatch, ValueError):
+            unnoticed += said() != told
+        (tmp_path / "checksum").replace(path.with_name(f".{name}.crc"))
+        path.write_bytes(content)
+    # Without its checksum many a flipped bit would have changed what the stream goes by.
+    assert unnoticed > 0 or name == "metadata"
