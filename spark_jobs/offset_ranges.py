@@ -9,7 +9,6 @@ Python, which costs ten times as much as reading them here.
 
 from __future__ import annotations
 
-import logging
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
@@ -26,7 +25,6 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from spark_jobs.raw_batches import RawReader
 from spark_jobs.refusals import Damaged
 
 _MESSAGES = 20_000
@@ -48,11 +46,10 @@ _POLL_SECONDS = 0.5
 _SILENCE_SECONDS = 60.0
 _DAMAGE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED, KafkaError.INVALID_MSG)
 """What librdkafka says of a batch whose CRC, compression or format is not what it must be."""
-_log = logging.getLogger(__name__)
 
 
 class TopicDamaged(Damaged):
-    """Messages are not what the broker was sent, or are left out without a reason."""
+    """Messages are not what the broker was sent."""
 
     def __init__(self, topic: str | None, partition: int | None, offset: int | None, what: str) -> None:
         super().__init__(
@@ -163,10 +160,6 @@ class RangeReader:
                 "check.crcs": "true",
             }
         )
-        # Where brokers want to know who asks, what is left out cannot be looked at.
-        self._plain = client.get("security.protocol", "PLAINTEXT") == "PLAINTEXT"
-        self._raw: dict[int, RawReader] = {}
-        """By partition: the connection on which its batches are looked at."""
         self._assigned: set[int] = set()
         self._next: dict[int, int] = {}
         """By partition: where the range that was read last ended."""
@@ -178,8 +171,6 @@ class RangeReader:
 
     def close(self) -> None:
         """Let go of the brokers."""
-        for raw in self._raw.values():
-            raw.close()
         self._consumer.close()
 
     def rest(self) -> None:
@@ -211,8 +202,6 @@ class RangeReader:
                 if message.error() is not None or place is None or offset is None:
                     ended.add(self._note_end(message))
                     continue
-                if offset != self._reached[place]:
-                    self._require_nothing(place, self._reached[place], offset)
                 self._reached[place] = offset + 1
                 if offset < wanted.get(place, 0):
                     inside.append(message)
@@ -270,30 +259,5 @@ class RangeReader:
             raise TopicDamaged(message.topic(), number, offset, error.str())
         if number is None or offset is None or error is None or error.code() != KafkaError._PARTITION_EOF:
             raise KafkaException(error)
-        if offset > self._reached[number]:
-            self._require_nothing(number, self._reached[number], offset)
-            self._reached[number] = offset
+        self._reached[number] = max(self._reached[number], offset)
         return number
-
-    def _require_nothing(self, number: int, begin: int, end: int) -> None:
-        """Require that there are no messages in offsets that were left out: transactions' ends, or ones given up.
-
-        Raises TopicDamaged.
-        """
-        at = begin
-        try:
-            while self._plain and 0 <= at < end:
-                batch = self._reader_of(number).batch_at(self._topic, number, at)
-                if batch is None or not batch.first <= at <= batch.last or not batch.transactional:
-                    raise TopicDamaged(self._topic, number, at, f"the messages before offset {end} are left out")
-                at = batch.last + 1
-        except (OSError, ValueError) as error:
-            # Rather read on than stop because of a question that nobody else asks.
-            _log.warning("what is at offset %d of %s/%d cannot be looked at: %s", at, self._topic, number, error)
-
-    def _reader_of(self, number: int) -> RawReader:
-        if number not in self._raw:
-            told = self._consumer.list_topics(self._topic, _SILENCE_SECONDS)
-            leader = told.brokers[told.topics[self._topic].partitions[number].leader]
-            self._raw[number] = RawReader(leader.host, leader.port)
-        return self._raw[number]
