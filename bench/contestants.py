@@ -1,8 +1,4 @@
-"""Who takes part: this project, whole and in part, and its peers, each with what it is asked and what it gives.
-
-Belongs here: how each is made ready and started on a `Ground`. Does not belong here: what is measured, the peers' own
-programs (`peers`).
-"""
+"""Who takes part: this project, whole and in part, and its peers, each with what it is asked and what it gives."""
 
 from __future__ import annotations
 

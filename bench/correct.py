@@ -1,7 +1,4 @@
-"""What share of the contract's results a contestant gives right, on ticks out of order, late and repeated.
-
-Belongs here: the input, and the count of what came of it. Does not belong here: what is right (`tests.reference`).
-"""
+"""What share of the contract's results a contestant gives right, on ticks out of order, late and repeated."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a tick costs this project against the length of the longest window and the number of symbols, and its state.
-
-Belongs here: the kernels' curves. Does not belong here: the streams' own against symbols, which are drains (`drain`).
-"""
+"""What a tick costs this project against the length of the longest window and the number of symbols, and its state."""
 
 from __future__ import annotations
 

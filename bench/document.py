@@ -1,8 +1,4 @@
-"""Fills the figures in `docs/performance.md` from `bench/results/latest.json`: `python -m bench.document`.
-
-Belongs here: the figures' Markdown, between the markers that name them. Does not belong here: what is said about them,
-which is written by hand around the markers.
-"""
+"""Fills the figures in `docs/performance.md` from `bench/results/latest.json`: `python -m bench.document`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A backlog worked off: how many ticks a second a contestant takes in, and what that costs.
-
-Belongs here: watching one contestant while it drains a topic. Does not belong here: the arithmetic (`rates`).
-"""
+"""A backlog worked off: how many ticks a second a contestant takes in, and what that costs."""
 
 from __future__ import annotations
 

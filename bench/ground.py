@@ -1,8 +1,4 @@
-"""Where contestants meet: one broker of the comparison's own, its topics, and the processes that run on it.
-
-Belongs here: starting and stopping, sending ticks, and asking how many results can be read. Does not belong here: who
-the contestants are (`contestants`), what is measured (`drain`, `live`, `correct`).
-"""
+"""Where contestants meet: one broker of the comparison's own, its topics, and the processes that run on it."""
 
 from __future__ import annotations
 

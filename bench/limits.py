@@ -1,8 +1,4 @@
-"""Limits to compare with: what the same work costs without a stream, and what the stream costs without the work.
-
-Belongs here: this project's numpy kernels in memory, a bare loop from Kafka to Kafka, Polars in batch. Does not belong
-here: contestants.
-"""
+"""Limits to compare with: what the same work costs without a stream, and what the stream costs without the work."""
 
 from __future__ import annotations
 

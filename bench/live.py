@@ -1,8 +1,4 @@
-"""Ticks as they happen: how long after a tick its z-score can be read, and what that costs.
-
-Belongs here: sending at the pace of an exchange, reading results, the delays. Does not belong here: the arithmetic
-(`rates`).
-"""
+"""Ticks as they happen: how long after a tick its z-score can be read, and what that costs."""
 
 from __future__ import annotations
 

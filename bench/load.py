@@ -1,8 +1,4 @@
-"""Filling MongoDB from the table of z-scores: how many documents a second, beside what the server takes at all.
-
-Belongs here: a table, a server of its own, and the two rates. Does not belong here: the load itself
-(`orchestration.mongo_load`).
-"""
+"""Filling MongoDB from the table of z-scores: how many documents a second, beside what the server takes at all."""
 
 from __future__ import annotations
 

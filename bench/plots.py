@@ -1,7 +1,4 @@
-"""Pictures of the results: throughput and delay by contestant, cost against window length and symbols.
-
-Belongs here: drawing. Does not belong here: measuring, or what the numbers mean.
-"""
+"""Pictures of the results: throughput and delay by contestant, cost against window length and symbols."""
 
 from __future__ import annotations
 

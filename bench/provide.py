@@ -1,7 +1,6 @@
 """What peers need and the project does not: Python environments of their own, further JARs, compiled Java.
 
-Belongs here: making these ready in `<tools>/peers`, from pinned lists beside each peer. Does not belong here: starting
-peers (`contestants`). A peer that cannot be made ready is left out, and what was answered is told.
+A peer that cannot be made ready is left out, and what was answered is told.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The arithmetic of the comparison: rates from what was seen, delays in a few numbers, ratios.
-
-Belongs here: pure functions. Does not belong here: measuring (`drain`, `live`), showing (`table`, `plots`).
-"""
+"""The arithmetic of the comparison: rates from what was seen, delays in a few numbers, ratios."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Coming back after a kill: how long until the first new result, for streams that have run for different times.
-
-Belongs here: `moving`, which keeps the most state. Does not belong here: whether results are then right (the tests).
-"""
+"""Coming back after a kill: how long until the first new result, for streams that have run for different times."""
 
 from __future__ import annotations
 

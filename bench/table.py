@@ -1,7 +1,4 @@
-"""The results as people read them: tables, and the last line with this project's ratios to the best correct peer.
-
-Belongs here: showing what is in the results. Does not belong here: measuring, or the arithmetic (`rates`).
-"""
+"""The results as people read them: tables, and the last line with this project's ratios to the best correct peer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The ticks of a comparison: a seeded random walk of any number of symbols, ten ticks a second each.
-
-Belongs here: numbers and their JSON form, pure. Does not belong here: sending them (`ground`).
-"""
+"""The ticks of a comparison: a seeded random walk of any number of symbols, ten ticks a second each."""
 
 from __future__ import annotations
 

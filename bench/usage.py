@@ -1,7 +1,4 @@
-"""CPU time and memory of processes with all their children.
-
-Belongs here: adding up what the system says. Does not belong here: what is compared with it.
-"""
+"""CPU time and memory of processes with all their children."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`python -m docs.generate`: write docs/reference.md from the code, so that it says what the code does.
-
-Belongs here: walking over declarations (settings, topics, tables, collections, command, Dagster definitions) and laying
-them out. Does not belong here: anything that the code could say itself; and nothing of the machine that it runs on.
-"""
+"""`python -m docs.generate`: write docs/reference.md from the code, so that it says what the code does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The log of alerts: what was raised and what was cleared, one JSON object per line in `<home>/alerts.jsonl`.
-
-Belongs here: writing and reading it. Does not belong here: when an alert is raised, or who else is told of it.
-"""
+"""The log of alerts: what was raised and what was cleared, one JSON object per line in `<home>/alerts.jsonl`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The sensor that raises alerts: to the log of alerts always, and to a webhook where one is set.
-
-Here: looking at streams, source, checks, sensors and z-scores, and telling what has changed.
-Not here: what is worth an alert and when (`orchestration.alerts`), the queue of what is still to be told (`.outbox`).
-"""
+"""The sensor that raises alerts: to the log of alerts always, and to a webhook where one is set."""
 
 import datetime
 import time

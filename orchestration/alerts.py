@@ -1,9 +1,5 @@
 """What is worth an alert, when it is raised and when it is cleared: pure, no I/O, no Dagster.
 
-Here: the conditions, each with its patience and its calm, and what is remembered from one look to the next.
-Not here: looking (`orchestration.alert_sensor`), telling anyone (`.alert_log`, `.webhook`), what is still to be told
-(`.outbox`).
-
 A condition is raised once it has lasted as long as its patience, and cleared once it has been absent for as long as its
 calm, so that what comes and goes is told once. Times are in seconds, moments in epoch seconds.
 """

@@ -1,7 +1,6 @@
 """Whether z-scores arrive at a stack that has just started, and else what it is still waiting for, in words.
 
-Belongs here: the judgement and the sentences, from a status. Does not belong here: collecting the status (`status`), or
-showing the sentences (`cli`). Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What materialisations and observations tell: rows, version, size, a stream's log, a picture of the last hour.
-
-Here: Dagster metadata from what was found. Not here: what an asset is (`orchestration.asset_specs`).
-"""
+"""What materialisations and observations tell: rows, version, size, a stream's log, a picture of the last hour."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""What each asset is: exchange, topic, tables, collections, and what there is to say of each before it is materialised.
-
-Here: keys, descriptions, kinds, owners, columns, freshness, links to code, log and live page.
-Not here: what materialising does (`orchestration.assets`), or what a materialisation tells (`.asset_metadata`).
+"""What each asset is: exchange, topic, tables, collections, and what there is to say of each before it is
+materialised.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""The assets: the price topic, the tables that streams feed, the collections that the load fills.
-
-Here: what materialising does, by calling the domain modules.
-Not here: what each asset is (`orchestration.asset_specs`), its checks (`.check_assets`), when it happens by itself
-(`.sensors`), how it is done (`.streams`, `.mongo_load`).
-"""
+"""The assets: the price topic, the tables that streams feed, the collections that the load fills."""
 
 import time
 from collections.abc import Iterator

@@ -1,8 +1,5 @@
 """One UTC day of the result tables recomputed from the stored prices, late ticks included, and replaced.
 
-Here: which rows are replaced and how. Not here: the computation and how far tables are complete
-(`orchestration.recomputation`), bringing MongoDB in line (`orchestration.mongo_load`), or Dagster (`.history`).
-
 - **Nothing is lost or doubled while streams run.** Rows are recomputed as far as both the prices and the table are
   complete. Those after that, which the streams are still adding to, are kept as they are: they are read, and the commit
   is made, under the table's lock (`spark_jobs.table_lock`).

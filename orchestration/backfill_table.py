@@ -1,7 +1,5 @@
 """The Delta table of backfills: which rows of the result tables were recomputed, and from which messages.
 
-Here: its form, adding to it and reading it, without a JVM. Not here: backfilling (`orchestration.backfill`).
-
 What is recorded is valid if the day was replaced, too. It is recorded first, and the commit that replaces the day names
 it as a transaction of its own: so a table's log tells which backfill of a day its rows are of, whatever was killed.
 """

@@ -1,8 +1,4 @@
-"""The checks as Dagster runs them: those of the streams' health, and those that read tables and collections.
-
-Here: looking at what a check is about, and results. Not here: which checks there are and the judgement
-(`orchestration.checks`, `.table_checks`), reading tables (`.table_reading`), or when checks run (`.schedules`).
-"""
+"""The checks as Dagster runs them: those of the streams' health, and those that read tables and collections."""
 
 import time
 from collections.abc import Collection, Iterator

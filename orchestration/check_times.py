@@ -4,8 +4,7 @@ Once an hour; and a few times soon after the streams have started, as an asset's
 materialisation told: who has just started the stack would see the first rows for up to an hour, and no checks. No more
 often than that, because Dagster's event log keeps it all.
 
-Here: the moments, the decision, and the sentence that says them. Not here: the job (`orchestration.hourly_job`), or who
-launches it (`.schedules`, `.first_checks`). Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

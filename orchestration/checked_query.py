@@ -1,8 +1,4 @@
-"""SQL on Delta tables whose files are compared with their checksums before their rows count.
-
-Here: which files a query reads, asked of the engine, and comparing these. Not here: the checksums
-(`spark_jobs.table_sums`), or the queries.
-"""
+"""SQL on Delta tables whose files are compared with their checksums before their rows count."""
 
 from __future__ import annotations
 

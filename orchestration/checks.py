@@ -1,9 +1,6 @@
 """Health checks of the tables: which there are, and the judgement as pure functions.
 
-Here: what can be told from a stream's process, its heartbeat and the topics' ends. The supervisor sensor reports these
-as they change; each can also be run by hand.
-Not here: what must be read from the tables (`orchestration.table_checks`), the limits (`.table_rules`), or looking at
-anything (`.check_assets`, `.sensors`).
+The supervisor sensor reports these as they change; each can also be run by hand.
 """
 
 from __future__ import annotations

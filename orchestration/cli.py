@@ -1,7 +1,5 @@
 """The `tickhouse` command.
 
-Belongs here: options, messages, exit codes. Does not belong here: what the commands do (`stack`, `status`, `sql`).
-
 Imports that take long are inside the commands: help and mistakes should answer at once.
 """
 

@@ -1,8 +1,5 @@
 """`python -m orchestration.code_server PORT`: serves the definitions to Dagster's daemon and webserver.
 
-Belongs here: the code server of a local stack, and what Dagster has to be told when one begins. Does not belong here:
-the definitions (`definitions`), or when a code server is started (`stack`, `keeper`).
-
 Runs are descendants of the code server and end with it, however it ends. Nobody tells Dagster, and a run that seems
 to be under way keeps the sensors from requesting another one: streams would stay down and z-scores would not be loaded.
 """

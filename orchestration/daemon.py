@@ -3,8 +3,6 @@
 Dagster measures by the wall clock how long ago a sensor, a schedule or one of its own loops was at work. Set back, that
 was in the future, and nothing happens until the clock has passed it once more: no stream is started again, nothing is
 loaded. So this process begins anew, and what its records say of the future is forgotten.
-
-Here: noticing it, and mending the records. Not here: what the daemon does, which is Dagster's.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Importing Dagster takes longer than a whole status. Its storage is SQLite, opened for reading only; what cannot be read,
 because it is kept elsewhere or has another form, is not known and no failure.
-
-Here: reading. Not here: judging (`orchestration.stack_health`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The Dagster definitions of the pipeline, assembled.
 
-Here: `build_definitions`, which takes other resources for tests and other deployments, and `defs`, what Dagster loads.
-Not here: anything that is done. Loading this module reads settings and starts, connects to and waits for nothing.
+Loading this module reads settings and starts, connects to and waits for nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """The job that lets everything in the topics go through, then stops the streams.
 
-Here: looking again and again, progress in the run's log, and what is done at the end.
-Not here: when all has gone through (`orchestration.draining`), stopping a stream (`.streams`).
-
 Run configuration, none needed:
 
     ops: {drain: {config: {timeout_seconds: 600}}}

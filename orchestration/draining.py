@@ -1,8 +1,7 @@
 """When all that is in the topics has been processed, saved and loaded: pure, from one look after another.
 
-Here: the judgement. It differs from `tickhouse status`, which tells whether a finite source has gone through: here the
-source may go on, and what counts is what was there at the first look, with all that follows from it.
-Not here: looking, and stopping (`orchestration.drain_job`).
+It differs from `tickhouse status`, which tells whether a finite source has gone through: here the source may go on, and
+what counts is what was there at the first look, with all that follows from it.
 """
 
 from __future__ import annotations

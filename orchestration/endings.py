@@ -1,7 +1,4 @@
-"""What an exit code means: the signal by name, or the code, with the likely cause and what to do.
-
-Here: the sentences, pure. Not here: finding the code (`processes`), or what is done about it (`supervisor`).
-"""
+"""What an exit code means: the signal by name, or the code, with the likely cause and what to do."""
 
 from __future__ import annotations
 

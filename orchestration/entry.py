@@ -1,8 +1,6 @@
 """The first step of the `tickhouse` command: makes its own process independent of what it inherits.
 
-Belongs here: Python's variables, the mask of new files, signals. Does not belong here: the commands (`cli`), or what
-their programs get of the environment (`tickhouse.environment`). Until that is settled it imports nothing but Python's
-own modules, as others could be somebody else's.
+Until that is settled it imports nothing but Python's own modules, as others could be somebody else's.
 """
 
 from __future__ import annotations

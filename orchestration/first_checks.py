@@ -1,8 +1,5 @@
 """The sensor that has everything checked soon after the streams have started.
 
-Here: looking at the streams and at the last run. Not here: when it is time (`orchestration.check_times`), or the job
-(`.hourly_job`).
-
 It remembers nothing: how long the streams run and when the job was launched last is all that it needs.
 """
 

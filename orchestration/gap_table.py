@@ -1,8 +1,4 @@
-"""The Delta table of gaps: messages that were lost in a topic, and that somebody decided to go on past.
-
-Here: its form, adding to it and reading it, without a JVM.
-Not here: finding gaps (`spark_jobs.gaps`), or going past them (`orchestration.skipping`).
-"""
+"""The Delta table of gaps: messages that were lost in a topic, and that somebody decided to go on past."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""In Dagster: recomputing what is stored, to check it (`reconcile`) or to replace it (`backfill`).
-
-Here: the jobs, the check, their configuration, what runs say. Not here: how it is done (`orchestration.reconcile`,
-`orchestration.backfill`, `orchestration.mongo_load`).
-"""
+"""In Dagster: recomputing what is stored, to check it (`reconcile`) or to replace it (`backfill`)."""
 
 import datetime
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,5 @@
 """A home: all that the product makes in it, the marker it gets when it is made, and its removal.
 
-Here: the one list of what a home contains. Not here: that nothing runs in it meanwhile (`stack`), its lock
-(`local.instance`).
-
 A removal deletes what is on the list and nothing else. It follows no link and enters no other file system; what it
 leaves it names. The marker goes last, with the folder, so that a removal that was interrupted can be repeated.
 """

@@ -4,8 +4,7 @@ Dagster lists a check's result as long as its asset is not materialised again, s
 assets are observed (`orchestration.reporting`). A job of steps rather than of assets, because to materialise a table's
 asset is to launch its stream.
 
-Here: what is reported. Not here: looking and judging (`orchestration.check_assets`, `.history`), or when
-(`.check_times`). The steps do not depend on one another: a table that cannot be reported has still to be checked.
+The steps do not depend on one another: a table that cannot be reported has still to be checked.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Keeping Dagster's own storage small.
 
-Here: removing the good runs of what runs by itself every few seconds or minutes, after some hours. All that they tell
-is in the latest one; without this the run storage grows by gigabytes a month.
-Not here: the data of the pipeline, and failed runs, which are kept.
+All that they tell is in the latest one; without this the run storage grows by gigabytes a month.
 """
 
 import datetime

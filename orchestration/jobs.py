@@ -1,8 +1,5 @@
 """The jobs: launch, stop and restart streams, load MongoDB, and maintain the tables.
 
-Here: what a run does, in short steps that return; a stream lives on as a process of its own.
-Not here: when a run is requested (`orchestration.sensors`, `orchestration.schedules`).
-
 Run configuration of the three stream jobs, all streams when left out:
 
     ops: {launch: {config: {streams: [moving, zscore]}}}      # or stop:, restart:

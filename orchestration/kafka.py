@@ -1,8 +1,4 @@
-"""How far the topics have got.
-
-Here: end offsets as a `read_committed` reader sees them.
-Not here: producing, consuming, starting or configuring a broker.
-"""
+"""How far the topics have got."""
 
 from __future__ import annotations
 

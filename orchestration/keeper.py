@@ -1,8 +1,4 @@
-"""Keeps the local services running: starts them, and starts again what has ended by itself.
-
-Belongs here: looking at the processes, and acting. Does not belong here: what to do about a dead one (`supervisor`),
-what the services are (`services`), or the order in which a stack comes and goes (`stack`).
-"""
+"""Keeps the local services running: starts them, and starts again what has ended by itself."""
 
 from __future__ import annotations
 

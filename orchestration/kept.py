@@ -1,8 +1,5 @@
 """From when on documents are kept: what retention has cut off of the collections, as pure functions.
 
-Here: what a cut is, where it comes to lie, and which rows of the table it leaves. Not here: removing documents
-(`orchestration.mongo_retention`), or the record that a cut is part of (`orchestration.mongo_load`).
-
 A cut is of one symbol and counts back from that symbol's own newest row, not from the clock: a recording of last year
 has its last days kept like any other. It lies on a midnight, UTC, and never moves back, or documents would be owed that
 were removed.

@@ -1,8 +1,4 @@
-"""Reading the Delta tables without a JVM: versions, row counts, changes.
-
-Here: what sensors, the MongoDB load and the status need to know of a table, through `deltalake`.
-Not here: writing tables (the stream jobs do), or what is done with the rows (`orchestration.mongo_load`).
-"""
+"""Reading the Delta tables without a JVM: versions, row counts, changes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""When the parts of Dagster that nobody else watches were last at work, as files of the home.
-
-Here: the sensors and the load note each look, `tickhouse status` reads when the last one was, without asking Dagster.
-Not here: what follows from an old one (`orchestration.stack_health`).
-"""
+"""When the parts of Dagster that nobody else watches were last at work, as files of the home."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Keeping the Delta tables small: many small files become few, and what no version needs any more is removed.
 
-Here: what is due (pure), and doing it by `deltalake`, table by table. Not here: when (`orchestration.jobs`), how far
-MongoDB has loaded (`orchestration.mongo_load`), and the log's own retention, which is a property of each table.
-
 What keeps it exact:
 
 - **One writer at a time.** Each commit here, like each commit of the streams, is made under the table's lock

@@ -1,7 +1,4 @@
-"""The marker file that says that a folder was made by this product, and so may be emptied by it.
-
-Here: writing and reading it. Not here: what is in a home (`home`) or in the tools folder (`local.artifacts`).
-"""
+"""The marker file that says that a folder was made by this product, and so may be emptied by it."""
 
 from __future__ import annotations
 

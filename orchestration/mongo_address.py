@@ -1,6 +1,6 @@
 """MongoDB's connection string without what must not be seen: for showing it, and for keeping it in a file.
 
-Belongs here: those two forms. Does not belong here: connecting (`mongo_load`). Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """From the Delta table `zscores` to one MongoDB collection for each window.
 
-Here: which versions to load, rows to documents, writing them, and the record of what is loaded.
-Not here: when to load (`orchestration.sensors`), or Dagster (`orchestration.assets`).
-
 Loading is idempotent. A document's `_id` is its tick's identity, so writing it again changes nothing; the loaded
 version is recorded, in a database of its own, after the data is on disk. Whatever is cut off, repeated or done twice at
 the same time therefore leaves one document for each tick, and none is missing up to the recorded version.

@@ -1,8 +1,5 @@
 """Keeping the collections small: documents that are older than the retention are removed.
 
-Here: doing it, collection by collection. Not here: where the cuts come to lie (`orchestration.kept`), or when
-(`orchestration.jobs`).
-
 The cuts stand in the record of what is loaded, and are moved there first: from then on the collection is owed the rows
 after them only. A load records a version only by the cuts that are there, and removes what is before them once more if
 they have moved while it was writing (`orchestration.mongo_load`). So whichever of the two comes last removes what is to

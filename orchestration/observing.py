@@ -1,7 +1,4 @@
-"""What is observed once a minute: where prices come from, how far topic, streams and tables have got, and how fast.
-
-Here: the events, from one look. Not here: looking, and when (`orchestration.sensors`).
-"""
+"""What is observed once a minute: where prices come from, how far topic, streams and tables have got, and how fast."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,4 @@
-"""What is still to be told to the webhook: kept in order, tried again after growing pauses, and not for ever. Pure.
-
-Here: the queue and its patience. Not here: posting (`orchestration.webhook`), or what is told (`.alerts`).
-"""
+"""What is still to be told to the webhook: kept in order, tried again after growing pauses, and not for ever. Pure."""
 
 from __future__ import annotations
 

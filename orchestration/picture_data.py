@@ -1,7 +1,4 @@
-"""The numbers of a picture: the last hour of prices, statistics and z-scores, thinned out, and of the streams' lag.
-
-Here: reading them from the Delta tables and from Dagster's observations. Not here: drawing them (`.pictures`).
-"""
+"""The numbers of a picture: the last hour of prices, statistics and z-scores, thinned out, and of the streams' lag."""
 
 from __future__ import annotations
 

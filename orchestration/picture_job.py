@@ -2,8 +2,6 @@
 
 A run of its own rather than a part of the sensors' events: drawing takes a second, and runs can be removed when they
 are old (`orchestration.housekeeping`), which the pictures in Dagster's event log need.
-
-Here: what is reported. Not here: drawing (`orchestration.pictures`), or when (`.schedules`).
 """
 
 import datetime

@@ -1,7 +1,6 @@
 """Pictures of the last hour for Dagster's materialisations: price with its band, z-scores, and what waits for streams.
 
-Here: drawing, from numbers to the bytes of a PNG and to Markdown that shows it. Pure.
-Not here: reading the numbers (`orchestration.picture_data`), or which events carry a picture (`.assets`, `.sensors`).
+Pure: no I/O.
 
 The drawing library is loaded by the first picture: it takes long, and loading the definitions must not.
 """

@@ -1,7 +1,6 @@
 """`python -m orchestration.prepare`: what must be said once before streams run in a deployment without `tickhouse up`.
 
-Here: the topics, the addresses for later commands, and the wish that all streams run. Repeating it changes nothing.
-Not here: starting anything (Dagster's supervisor sensor does), or choosing addresses (the environment names them).
+Repeating it changes nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """The stored ticks of one symbol, in the order in which the streams read them.
 
-Here: reading them from the table `prices`, and how far that table is known to be complete.
-Not here: which of them count, and what follows from them (`spark_jobs.recompute`).
-
 Offsets order the messages of a partition, until its topic is made anew or loses its newest messages and they begin anew
 or go back. Somebody has then let the stream go on past it, which the table `gaps` tells: from there on it is another
 generation of offsets.

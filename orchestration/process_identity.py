@@ -1,8 +1,6 @@
 """Which process that is, told so that another process can find out later whether it still runs.
 
-Here: the identity as a text, of one's own process, and the look at it. It does not depend on the clock, which may be
-corrected meanwhile. It is made of the Linux kernel's own counters.
-Not here: who notes identities (`orchestration.run_processes`), or the processes of a home (`orchestration.processes`).
+It does not depend on the clock, which may be corrected meanwhile. It is made of the Linux kernel's own counters.
 """
 
 from __future__ import annotations

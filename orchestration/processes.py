@@ -1,8 +1,4 @@
-"""Detached processes of one home: start, recognise, stop, and the small files by which others watch them.
-
-Here: process records, heartbeats as read by a supervisor, and the wanted state of a stream.
-Not here: what is started and when (`orchestration.stack`, `orchestration.supervisor`), or anything of Dagster.
-"""
+"""Detached processes of one home: start, recognise, stop, and the small files by which others watch them."""
 
 import fcntl
 import json

@@ -1,8 +1,5 @@
 """Replacing a stream's checkpoints by new ones that go on exactly where its results end.
 
-Here: which checkpoints are replaced, and what is seen to before.
-Not here: asking (`orchestration.cli`), how a new checkpoint goes on (`spark_jobs.existing_results`, `.archive`).
-
 A computation begins anew with the first message that is still there, and leaves out the results that are on its topics.
 A copy goes on where its table ends, so its checkpoint is only replaced when it cannot be used. Old checkpoints are
 moved aside. Wherever this is interrupted, whatever checkpoint is there then is right.

@@ -1,6 +1,5 @@
-"""The last stretch of a Delta table: which rows are of it, so that what is read stays bounded however old the table is.
-
-Here: the condition that a query puts on a table's rows. Not here: what is read (`.picture_data`, `.table_reading`).
+"""The last stretch of a Delta table: which rows are of it, so that what is read stays bounded however old the table
+is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """What must be in the result tables: from stored ticks, by either rule, as far as that is certain while streams run.
 
-Here: up to where a result table and the prices are both complete, which ticks count, and their results piece by piece.
-Not here: the computation (`spark_jobs.recompute`), comparing (`orchestration.reconcile`), writing (`.backfill`).
-
 The tables are written by streams that know nothing of each other, and lag. What is complete when M is the largest
 timestamp of a symbol in `prices`, and R the largest one in a result table:
 

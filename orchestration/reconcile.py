@@ -1,8 +1,5 @@
 """Whether the result tables hold, to the last bit, what follows from the stored prices.
 
-Here: which stretch is compared, by which rule, and what was found. Not here: the computation and how far tables are
-complete (`orchestration.recomputation`), repairing (`orchestration.backfill`), or Dagster (`orchestration.history`).
-
 Rows that a backfill has written must follow from all the ticks that it had, late ones included; all other rows from the
 ticks on time. It is read only what is needed: of each symbol the stretch and an hour before it.
 """

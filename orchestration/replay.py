@@ -1,8 +1,4 @@
-"""Sends a recording into a running stack, beside the stack's own producer.
-
-Belongs here: running a second producer, with a heartbeat of its own, until it ends. Does not belong here: what it sends
-and what it says of it (`producer`), or showing that (`cli`).
-"""
+"""Sends a recording into a running stack, beside the stack's own producer."""
 
 from __future__ import annotations
 

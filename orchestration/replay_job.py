@@ -1,7 +1,5 @@
 """The job that sends a recording into the running stack, as `tickhouse replay` does.
 
-Here: its configuration, and progress in the run's log. Not here: sending (`orchestration.replay`, `producer`).
-
 Run configuration, of which only `file` is needed:
 
     ops: {send_recording: {config: {file: /data/ticks.jsonl.gz, speed: max, sort: false, shift_to_now: false}}}

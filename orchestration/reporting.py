@@ -4,8 +4,6 @@ Dagster lists a check's result only until its asset is materialised again. So ta
 the time, are observed in between, and materialised when they are checked (`orchestration.hourly_job`). Dagster judges
 freshness by materialisations alone: an asset that has changed and that nobody has materialised for longer than that,
 because the stack has just been started for example, is materialised all the same.
-
-Here: that decision. Not here: what there is to say of an asset (`orchestration.asset_metadata`), or when.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,7 @@
 """Dagster resources: each gives a domain object that knows nothing of Dagster.
 
-Here: which home, and the overrides that tests and other deployments need. Addresses are looked up when they are used,
-so that loading the definitions does no network I/O, no connection string is shown in Dagster's interface, and a code
-location that was started before the stack finds it.
-Not here: what the objects do (`orchestration.streams`, `.lakehouse`, `.kafka`, `.mongo_load`).
+Addresses are looked up when they are used, so that loading the definitions does no network I/O, no connection string is
+shown in Dagster's interface, and a code location that was started before the stack finds it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

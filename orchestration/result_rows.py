@@ -1,8 +1,5 @@
 """The rows of the result tables as arrays of bits, and where two sets of them differ: pure.
 
-Here: from stored Arrow rows and from recomputed results to one form, from that form to Arrow again, and comparing.
-Not here: reading or writing tables, or which rows are to be compared (`orchestration.reconcile`, `.backfill`).
-
 Bits, because equal means equal to the last bit: a null is a bit pattern of its own, that no arithmetic gives, and so is
 what stands in for a row that does not have the form of its table.
 """

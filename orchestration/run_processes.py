@@ -4,8 +4,6 @@ Dagster does not see every end of a process: the thread of its code server that 
 error (a full disk, a locked database), and a code server that was killed tells nobody. A run that seems to be under way
 keeps the sensors from requesting another one. So whoever asks here for unfinished runs has them judged by their
 processes first.
-
-Here: noting, judging, reporting. Not here: what follows for loads and streams (`orchestration.sensors`).
 """
 
 from __future__ import annotations

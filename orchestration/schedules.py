@@ -1,8 +1,4 @@
-"""What runs by the clock.
-
-Here: when. Not here: what a run does (`orchestration.jobs`), or what follows from how things are
-(`orchestration.sensors`).
-"""
+"""What runs by the clock."""
 
 import dagster as dg
 

@@ -1,8 +1,5 @@
 """The sensors: watching the streams, and loading MongoDB while there are new z-scores.
 
-Here: looking (files, Kafka, Delta, MongoDB, run records) and turning conclusions into Dagster's events and requests.
-Not here: the conclusions (`orchestration.watch`, `.supervisor`, `.checks`), or the work (`.jobs`, `.assets`).
-
 Everything is decided from what is there and from the cursor, never from memory: a code location can be reloaded at any
 time. The load has a sensor of its own rather than an AutomationCondition, because what is to be loaded is known by
 comparing two records outside Dagster (the table's version and what MongoDB says it holds), because a failed last load

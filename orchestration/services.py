@@ -1,8 +1,4 @@
-"""The local services that `tickhouse up` keeps running, as data: their commands, needs and signs of life.
-
-Belongs here: what each service is. Does not belong here: starting, watching and stopping them (`stack`), the streams
-(Dagster launches those), or what broker and mongod are in themselves (`orchestration.local`).
-"""
+"""The local services that `tickhouse up` keeps running, as data: their commands, needs and signs of life."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The settings of the orchestration package: environment variables with prefix TICKHOUSE_, read once.
-
-Here: names, defaults, their validation, and the addresses that a running `tickhouse up` has chosen.
-Not here: the settings of the stream jobs and of the producer, which have their own object in their own package.
-"""
+"""The settings of the orchestration package: environment variables with prefix TICKHOUSE_, read once."""
 
 import json
 import os

@@ -1,9 +1,5 @@
 """Going on past messages that are lost: the deliberate decision that a stream never makes by itself.
 
-Here: finding what one stream would skip, recording it, and moving its checkpoints past it.
-Not here: asking (`orchestration.cli`), what a gap is (`spark_jobs.gaps`), the files of a checkpoint
-(`spark_jobs.checkpoints`).
-
 The end of a query's last micro-batch is where its next one begins; it is that which is moved. What says up to where
 results are published or copied (`spark_jobs.markers`, the log of a table) is moved first, and likewise: a skip that was
 interrupted is done again. State, numbers of micro-batches, and the query's id stay as they are.

@@ -1,9 +1,4 @@
-"""SQL on the Delta tables, without a JVM.
-
-Belongs here: running a query over all tables, and nothing but a query: the engine would also write files, read others
-than the tables', and change its settings; and telling what there is to ask. Does not belong here: what is wrong with a
-query (`sql_faults`), writing the rows (`sql_rows`) or showing them (`cli`).
-"""
+"""SQL on the Delta tables, without a JVM."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What is wrong with a query, said to the one who wrote it.
 
-Belongs here: the sentence for what the engine says of a query, where that speaks of the engine's own parts, or of what
-was put around the query. Does not belong here: running it (`sql`). Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

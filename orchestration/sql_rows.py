@@ -1,8 +1,4 @@
-"""The rows of an answer as JSON lines, CSV or Parquet, batch by batch.
-
-Belongs here: the forms, and files that are there whole or not at all. Does not belong here: the query (`sql`), tables
-for people (`cli`).
-"""
+"""The rows of an answer as JSON lines, CSV or Parquet, batch by batch."""
 
 from __future__ import annotations
 

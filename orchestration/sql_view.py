@@ -1,7 +1,6 @@
 """The rows of an answer, and what there is to ask, as tables for people.
 
-Here: laying them out so that nothing is cut off, whatever the width. Pure but for the rows, which are taken.
-Not here: the query (`orchestration.sql`), or forms for programs (`orchestration.sql_rows`).
+Pure but for the rows, which are taken.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""The whole stack on this machine: brought up, kept up, taken down.
-
-Belongs here: the order of things. Does not belong here: what the services are (`services`), keeping them running
-(`keeper`), what a stream is (`streams`) and keeping it running (Dagster's supervisor sensor), or the command line
-(`cli`).
-"""
+"""The whole stack on this machine: brought up, kept up, taken down."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Whether a stack does what it is there for, beyond that its processes exist: pure, sentences for `tickhouse status`.
-
-Here: the judgements, each from what was found, with the limits. Not here: finding it (`orchestration.status`).
+"""Whether a stack does what it is there for, beyond that its processes exist: pure, sentences for `tickhouse
+status`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What keeps a stack from doing what it is there for although its processes run: looked up, without asking Dagster.
-
-Here: disks, the looks of sensors and loads, Dagster's own records. Not here: judging these
-(`orchestration.stack_health`), processes and answers (`orchestration.status`).
-"""
+"""What keeps a stack from doing what it is there for although its processes run: looked up, without asking Dagster."""
 
 from __future__ import annotations
 

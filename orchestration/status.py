@@ -1,9 +1,4 @@
-"""How the whole pipeline is: what `tickhouse status` shows.
-
-Here: collecting it, from files, Kafka, Delta and MongoDB, each of which may be away, the judgement whether a finite
-source has gone through everything, and a table for people.
-Not here: changing anything; the command line (`orchestration.cli`).
-"""
+"""How the whole pipeline is: what `tickhouse status` shows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The status as tables for people.
 
-Here: what `tickhouse status` shows of a status, and how much of it where there is little room. Pure.
-Not here: collecting it, or judging it (`orchestration.status`).
+Pure: no I/O.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The four stream jobs as detached processes: start, look at, stop.
-
-Here: what a sensor, a launch and the status do with a stream, on top of `orchestration.processes`.
-Not here: deciding when (`orchestration.supervisor`), Dagster (`orchestration.jobs`), the computation (`spark_jobs`).
-"""
+"""The four stream jobs as detached processes: start, look at, stop."""
 
 from __future__ import annotations
 

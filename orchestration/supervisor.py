@@ -1,8 +1,6 @@
 """What to do about a process that should, or should not, be running: pure decisions.
 
-Here: the decision itself, the history it needs from one look to the next, and the judging of a stream by its heartbeat.
-Not here: looking (`orchestration.streams`, `orchestration.stack`), acting (`orchestration.jobs`), remembering (the
-caller keeps the `History`: a sensor in its cursor, `tickhouse up` in memory). No clock, no file, no Dagster.
+No clock, no file, no Dagster.
 
 How a caller uses it, every few seconds and for each process:
 

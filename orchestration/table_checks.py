@@ -1,8 +1,4 @@
-"""Checks of what is in the tables and collections: which there are, and the judgement as pure functions.
-
-Here: specs generated from the rules, and outcomes from what was read. Not here: reading (`orchestration.table_reading`)
-or the limits (`.table_rules`).
-"""
+"""Checks of what is in the tables and collections: which there are, and the judgement as pure functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the checks of tables and collections are judged by: read from bounded, recent stretches, without a JVM.
-
-Here: reading. Not here: the judgement (`orchestration.table_checks`), or Dagster (`.check_assets`).
-"""
+"""What the checks of tables and collections are judged by: read from bounded, recent stretches, without a JVM."""
 
 from __future__ import annotations
 

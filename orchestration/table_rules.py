@@ -1,8 +1,4 @@
-"""One declaration for each table of what must hold for it: every check of a table follows from it.
-
-Here: the rules and their limits, as data. Not here: judging (`orchestration.checks`, `.table_checks`), or the columns
-(`spark_jobs.tables`), which a table must have in any case.
-"""
+"""One declaration for each table of what must hold for it: every check of a table follows from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One version of a Delta table, and what is asked of it in SQL, without a JVM.
-
-Here: opening a version once and reading parts of it. Not here: what the parts are needed for.
-"""
+"""One version of a Delta table, and what is asked of it in SQL, without a JVM."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Standard input, output and error as a command finds them: closed, full, narrow, or not UTF-8.
-
-Here: making them usable, and giving up what cannot be written. Not here: what a command writes.
-"""
+"""Standard input, output and error as a command finds them: closed, full, narrow, or not UTF-8."""
 
 from __future__ import annotations
 

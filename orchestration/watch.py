@@ -1,8 +1,4 @@
-"""What the sensors conclude from one look and what they remember of earlier ones: pure, no Dagster, no I/O.
-
-Here: the memory kept in a sensor's cursor, and the decisions what to start, report and load.
-Not here: looking and emitting events (`orchestration.sensors`), the decision about one process (`.supervisor`).
-"""
+"""What the sensors conclude from one look and what they remember of earlier ones: pure, no Dagster, no I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Posting a text to a webhook, in the form that Slack takes, and in bounded time.
 
-Here: the request. Not here: what is told, when, and what becomes of it when it fails (`orchestration.outbox`).
-
 The address is a secret: whoever has it can post. No text from here has any of it.
 """
 

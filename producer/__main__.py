@@ -2,8 +2,6 @@
 
 Exit code 0: stopped as asked, or the recording is on the topic completely. 1: failed. 2: a setting, the recording or
 the request is wrong, and starting again will not help.
-
-Belongs here: putting the parts together, signals, exit codes. Does not belong here: anything else.
 """
 
 from __future__ import annotations

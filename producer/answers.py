@@ -1,8 +1,4 @@
-"""What an exchange's answer means, and how long to leave it alone after a refusal.
-
-Belongs here: pure decisions on status, headers and body. Does not belong here: sending the request (`exchange`),
-waiting (`sources`).
-"""
+"""What an exchange's answer means, and how long to leave it alone after a refusal."""
 
 from __future__ import annotations
 

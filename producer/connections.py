@@ -3,8 +3,6 @@
 The time-outs of `requests` hold for a single read, and the limits of `http.client` for a single line, so that an
 answer which drips, or one of interim answers, headers or chunks without end, would go on for ever. Bounding the socket
 bounds every layer above it alike: TLS, the answer of a proxy, status line, headers, body and trailers.
-
-Belongs here: looking up names, connecting, reading. Does not belong here: what is asked for (`exchange`).
 """
 
 from __future__ import annotations

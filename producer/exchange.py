@@ -1,8 +1,4 @@
-"""One request to the exchange for the prices of all symbols, bounded in time and size.
-
-Belongs here: HTTP. Does not belong here: the bounds themselves (`connections`), what an answer means (`answers`), when
-to ask (`schedule`, `sources`).
-"""
+"""One request to the exchange for the prices of all symbols, bounded in time and size."""
 
 from __future__ import annotations
 

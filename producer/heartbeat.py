@@ -1,7 +1,4 @@
-"""What the producer has done so far, and telling others: a file once a second, a log line now and then.
-
-Belongs here: the counters, the state, and writing them. Does not belong here: deciding what the state is.
-"""
+"""What the producer has done so far, and telling others: a file once a second, a log line now and then."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Reaching the Kafka brokers: where they are, as whom, and what Kafka's client calls that.
 
-Belongs here: those settings, their validation, their translation. Does not belong here: all other settings
-(`settings`), sending (`publish`). The stream jobs have settings of the same names for their own clients.
+The stream jobs have settings of the same names for their own clients.
 """
 
 from __future__ import annotations

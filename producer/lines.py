@@ -1,7 +1,6 @@
 """The lines of a recording on their way out: key, partition, and the shift to another time.
 
-Belongs here: bytes in, bytes out. Does not belong here: reading files (`recordings`), pacing (`schedule`), what is
-already on the topic (`resume`), sending (`publish`). What is a tick is decided by the accept rule alone.
+What is a tick is decided by the accept rule alone.
 """
 
 from __future__ import annotations

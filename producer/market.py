@@ -1,9 +1,6 @@
 """All symbols at an exchange that may stop to know one of them: the others go on, and it is taken up again.
 
 An exchange that does not know one symbol refuses the request for all, without saying which one it is.
-
-Belongs here: which symbols are asked for together. Does not belong here: HTTP (`exchange`), what an answer means
-(`answers`), when to ask (`sources`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Handing messages to Kafka: in order, exactly once per session, bounded, and loud when something cannot be delivered.
-
-Belongs here: the connection to the broker, delivery, counting what is acknowledged. Does not belong here: what is
-sent and when (`sources`), finding out what is there already (`resume`).
+"""Handing messages to Kafka: in order, exactly once per session, bounded, and loud when something cannot be
+delivered.
 """
 
 from __future__ import annotations

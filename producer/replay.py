@@ -1,8 +1,4 @@
-"""Replaying a recording, each line exactly once on the topic, however often the replay is killed and started.
-
-Belongs here: reading clocks, waiting, and putting the parts together. Does not belong here: what is in a recording
-(`recordings`), what is on the topic already (`resume`), sending (`publish`).
-"""
+"""Replaying a recording, each line exactly once on the topic, however often the replay is killed and started."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ known again by the lines that it begins with, and one that was changed is anothe
 The partition of a line depends on nothing but the line, and one partition holds its lines in order without gaps (an
 idempotent producer that stops at the first failed delivery), so the last record of a replay in each partition says it
 all.
-
-Belongs here: that header, and reading the topic through. Does not belong here: sending (`publish`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""When to poll, and when a recorded line is due: clock arithmetic, with the clocks passed in.
-
-Belongs here: pure functions and small state on integers and floats. Does not belong here: reading a clock, sleeping.
-"""
+"""When to poll, and when a recorded line is due: clock arithmetic, with the clocks passed in."""
 
 from __future__ import annotations
 

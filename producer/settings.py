@@ -1,8 +1,4 @@
-"""Settings of the producer, read once from `TICKHOUSE_…` environment variables.
-
-Belongs here: names, defaults, validation. Does not belong here: how the brokers are reached (`kafka_access`), or
-settings of streams or of the local stack, which have an object of their own in their own package.
-"""
+"""Settings of the producer, read once from `TICKHOUSE_…` environment variables."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ Port 0 takes any free port. The first line on standard output is `listening on h
 Tests and curious people script what comes next: `POST /simulator/failures` with a JSON list of objects
 `{"kind": …, "seconds": …, "times": …}` queues failures for the next requests for prices, `GET /simulator/requests`
 tells what has been asked for. FAILURES lists the kinds.
-
-Belongs here: HTTP, Binance's rules. Does not belong here: the prices (`walk`), the client (`exchange`).
 """
 
 from __future__ import annotations

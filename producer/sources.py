@@ -1,8 +1,4 @@
-"""Polling an exchange: a loop that ends when it is told to stop.
-
-Belongs here: reading clocks, waiting, and putting the parts together. Does not belong here: any decision that can be
-made without a clock or a connection (`schedule`, `answers`, `ticks`).
-"""
+"""Polling an exchange: a loop that ends when it is told to stop."""
 
 from __future__ import annotations
 

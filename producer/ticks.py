@@ -1,8 +1,4 @@
-"""What a tick looks like on the way out: its price literal, its time, its message.
-
-Belongs here: pure functions on text and numbers. Does not belong here: asking an exchange (`exchange`), reading a
-recording (`lines`), sending (`publish`).
-"""
+"""What a tick looks like on the way out: its price literal, its time, its message."""
 
 from __future__ import annotations
 

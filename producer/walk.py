@@ -1,7 +1,4 @@
-"""Made-up prices: a seeded random walk on a symbol's tick grid, with flat stretches and jumps.
-
-Belongs here: the walk and the catalogue of symbols. Does not belong here: serving it (`simulator`).
-"""
+"""Made-up prices: a seeded random walk on a symbol's tick grid, with flat stretches and jumps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`python -m spark_jobs NAME` runs one stream job; settings come from `TICKHOUSE_…` environment variables.
-
-Belongs here: the command line. Does not belong here: running the job (`run`).
-"""
+"""`python -m spark_jobs NAME` runs one stream job; settings come from `TICKHOUSE_…` environment variables."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """The Delta tables: how they are made, and how a micro-batch is appended exactly once.
 
-Belongs here: making tables, appending, and the copy of an output topic to its table. Does not belong here: which
-columns they have (`tables`), how messages become rows (`published`), or the rows of `prices` and `rejects` (`prices`).
-
 A table is fed from its topic, never from the computation: as the topic holds each result exactly once, the table does,
 too. Up to which offset of each partition it holds the messages is said by its own log, with the rows, as application
 transactions. A copy goes on from there, whatever its checkpoint says: that only decides when and how much.

@@ -1,7 +1,4 @@
-"""Where the next micro-batch of a query ends: pure.
-
-Belongs here: cutting what there is to the largest micro-batch. Does not belong here: asking what there is (`topics`).
-"""
+"""Where the next micro-batch of a query ends: pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Named blobs of bytes as one: how what belongs together travels between processes, and is kept, as one value.
-
-Belongs here: the layout. Does not belong here: what the blobs hold.
-"""
+"""Named blobs of bytes as one: how what belongs together travels between processes, and is kept, as one value."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Settings of the brokers that endanger what is promised, and what to set them to.
-
-Belongs here: asking for them, and the sentences. Does not belong here: the local broker's own (the orchestration sets
-them), or who is told.
-"""
+"""Settings of the brokers that endanger what is promised, and what to set them to."""
 
 from __future__ import annotations
 

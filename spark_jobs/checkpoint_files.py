@@ -1,8 +1,5 @@
 """The files of a checkpoint, wherever it is kept.
 
-Belongs here: listing, reading and replacing small files on this machine's disk or, through Spark, at any URI. Does not
-belong here: what the files say (`checkpoints`).
-
 On a local disk a file is written beside its place, forced to disk and renamed: it is there whole or not at all, after a
 power cut as well. Spark's own files there are renamed, but not forced to disk (see `durability`): after a power cut the
 newest may be empty or cut short.

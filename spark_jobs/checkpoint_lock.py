@@ -1,8 +1,5 @@
 """One process at a time works on a checkpoint.
 
-Belongs here: which file is locked, and saying who has it. Does not belong here: the lock itself (`file_lock`) or the
-checkpoint (`checkpoints`).
-
 The JVM holds it, because the JVM writes the checkpoint. Where a checkpoint is not on a local disk there is no such
 lock: there only the transactions keep the results of two processes apart, and nothing the checkpoint.
 """

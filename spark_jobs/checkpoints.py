@@ -1,9 +1,5 @@
 """What a checkpoint belongs to, whether it is whole, and how far it has got.
 
-Belongs here: the identity kept beside each checkpoint, and Spark's own logs in it as far as a restart needs them. Does
-not belong here: where checkpoints are (`settings`), reaching their files (`checkpoint_files`), who works on one
-(`checkpoint_lock`), or the state inside them (`operators`).
-
 A checkpoint holds state whose meaning depends on the job's version and parameters. These are written down when it is
 made and compared when it is used again, so that an old one is never read with new meaning. With them goes the query's
 id, from which the marker of what is published takes its name: Spark would silently make a new one where its own copy

@@ -1,8 +1,5 @@
 """Which results are on the output topics when a checkpoint is made: a new one must not publish them once more.
 
-Belongs here: finding out, keeping that, and leaving them out. Does not belong here: publishing (`sinks`), or what is
-published since (`markers`).
-
 A query without a checkpoint computes all from the first message that is still there. Of each symbol results are
 published nearly in the order of time: those some minutes before the newest are all there, or were removed by the
 broker since. So it is enough to know the newest one, and which there are of the minutes before it.

@@ -3,8 +3,6 @@
 It is a POSIX record lock, the kernel's: a holder that is merely suspended keeps it, one that is killed lets go of it at
 once. What a stream writes its JVM writes, and a JVM whose Python was killed may write on for a moment: therefore it can
 be the JVM of a Spark session that holds it. It says nothing to processes on other machines.
-
-Belongs here: taking such a lock. Does not belong here: what it guards (`checkpoint_lock`, `table_lock`).
 """
 
 from __future__ import annotations

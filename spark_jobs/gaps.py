@@ -1,8 +1,4 @@
-"""Messages that a query was still to read and that are gone from the topic: pure.
-
-Belongs here: comparing offsets with what the brokers have, and saying so in sentences. Does not belong here: asking the
-brokers (`topics`), reading a checkpoint or changing it (`checkpoints`).
-"""
+"""Messages that a query was still to read and that are gone from the topic: pure."""
 
 from __future__ import annotations
 

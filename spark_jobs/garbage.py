@@ -1,7 +1,4 @@
-"""The garbage collector in processes that hold messages by the ten thousand.
-
-Belongs here: how seldom it runs, and among what. Does not belong here: which processes those are.
-"""
+"""The garbage collector in processes that hold messages by the ten thousand."""
 
 from __future__ import annotations
 

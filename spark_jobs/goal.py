@@ -1,8 +1,4 @@
-"""How far a query must get to have processed all that was there at its start.
-
-Belongs here: the offsets that are fixed at the start, and whether a position has reached them. Does not belong here:
-where a query is (`checkpoints`), or stopping it (`run`).
-"""
+"""How far a query must get to have processed all that was there at its start."""
 
 from __future__ import annotations
 

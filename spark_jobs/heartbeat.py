@@ -1,8 +1,4 @@
-"""The heartbeat of a stream job: a small JSON file that tells others how it is.
-
-Belongs here: what the file says and writing it. Does not belong here: asking the queries (`run`), judging the answers
-(the supervisor's part).
-"""
+"""The heartbeat of a stream job: a small JSON file that tells others how it is."""
 
 from __future__ import annotations
 

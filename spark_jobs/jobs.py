@@ -1,7 +1,4 @@
-"""The four stream jobs by name: what each reads and writes.
-
-Belongs here: names and topology, importable without Spark. Does not belong here: how a job works (its own module).
-"""
+"""The four stream jobs by name: what each reads and writes."""
 
 from __future__ import annotations
 

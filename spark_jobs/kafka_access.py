@@ -1,7 +1,6 @@
 """Reaching the Kafka brokers: where they are, as whom, and what Spark and librdkafka call that.
 
-Belongs here: those settings, their validation, their translation. Does not belong here: all other settings
-(`settings`), reading and publishing (`run`, `sinks`). The producer has settings of the same names for its own client.
+The producer has settings of the same names for its own client.
 """
 
 from __future__ import annotations

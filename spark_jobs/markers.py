@@ -1,8 +1,5 @@
 """The marker of what a query has published, and what follows from it: pure.
 
-Belongs here: what a marker says, whether a micro-batch is published, and where a query stands against its markers. Does
-not belong here: keeping markers in Kafka (`sinks`), the checkpoint (`checkpoints`).
-
 Results depend on the input alone, not on how it was cut into micro-batches: what is published after reading up to some
 offsets is the same whoever reads, and in however many steps. So a marker says up to which offsets of the input the
 results are published. A micro-batch that ends there, or before, is published; one that begins there is not; anything

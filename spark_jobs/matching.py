@@ -1,8 +1,5 @@
 """Ticks of one symbol joined to their window statistics on equal timestamps, and the z-scores that follow.
 
-Belongs here: the join and the arithmetic, as functions on arrays. Does not belong here: which ticks count
-(`ordering`), the statistics themselves (`sliding`), message forms (`contract`).
-
 Prices wait for their statistics in one-minute chunks, so that a backlog on one side does not make each update
 rewrite all that waits. There is one statistic for each price, so a chunk is done with when as many have come: in
 whatever order, as a topic whose partitions were increased does not give a symbol's statistics in that of time.

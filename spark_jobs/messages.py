@@ -1,8 +1,5 @@
 """The JSON forms of all results: many messages formed at once.
 
-Belongs here: what a result looks like on a topic, as pure functions from arrays to bytes. Does not belong here: reading
-them back (`published`), what ticks look like (`validation`), how results come to be (`sliding`, `matching`, `passage`).
-
 Messages of all symbols are formed together, column by column in Arrow: one by one they cost more than all that is
 computed for them. Until then results travel as packed numbers.
 """

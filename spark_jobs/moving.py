@@ -1,7 +1,4 @@
-"""The `moving` job: window statistics of every tick, once it is final.
-
-Belongs here: the job's operator. Does not belong here: the arithmetic (`sliding`), what operators share (`operators`).
-"""
+"""The `moving` job: window statistics of every tick, once it is final."""
 
 from __future__ import annotations
 

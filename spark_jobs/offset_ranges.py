@@ -1,8 +1,5 @@
 """The Kafka records of a micro-batch's offsets, read by librdkafka.
 
-Belongs here: reading ranges of offsets of a topic, each whole or not at all. Does not belong here: which range a
-micro-batch has (`checkpoints`, `topic_reader`) or what its messages are (`published`, `validation`).
-
 Spark's own reader takes record after record from the JVM's consumer, into rows, into Arrow and through a pipe to
 Python, which costs ten times as much as reading them here.
 """

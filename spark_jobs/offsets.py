@@ -1,7 +1,4 @@
-"""Offsets of a query by topic and partition, and their form in JSON, which has no numbers for keys.
-
-Belongs here: that alone, importable at no cost. Does not belong here: which offsets a query has (`checkpoints`).
-"""
+"""Offsets of a query by topic and partition, and their form in JSON, which has no numbers for keys."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What the stateful operators of the jobs share: admission of ticks, and the shape of the rows.
 
-Belongs here: how packed rows become calls and results become rows. Does not belong here: what a job computes (its own
-module), where state is kept (`symbol_state`), the late rule (`ordering`), publishing (`sinks`).
-
 Every operator works on buckets of symbols, and within a bucket symbol by symbol: what Spark does for each key, between
 its process and Python's, costs more than what is computed for a symbol. A result row holds, for each output topic, the
 results by symbol as one blob, packed as `messages.form_messages` takes them; what was counted on the way; and the

@@ -1,7 +1,4 @@
-"""Which ticks of one symbol are on time, late or duplicates, and when they are final: the per-symbol watermark.
-
-Belongs here: the rules on arrays. Does not belong here: what is computed from the ticks, or where state is kept.
-"""
+"""Which ticks of one symbol are on time, late or duplicates, and when they are final: the per-symbol watermark."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """When a stream that completes other streams' results begins its next micro-batch: as soon as there are some.
 
-Belongs here: waiting for results on a topic. Does not belong here: the triggers of a query (`run`), where its offsets
-are (`checkpoints`).
-
 Streams in a row that all begin at multiples of one interval hand results on once an interval: what the first publishes
 half-way waits for its end. One that begins when there is something new waits for nothing.
 """

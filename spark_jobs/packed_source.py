@@ -1,8 +1,5 @@
 """What a computing query reads: topics as a source of Spark that gives packed ticks.
 
-Belongs here: making the stream. Does not belong here: what Spark asks of the source (`source_reader`), reading
-(`topic_reader`), what is made of the messages (`packing`).
-
 Spark starts a process for the source of each query, asks it how far the topics reach, and has it give what lies between
 two offsets, which then waits in Spark's block store for the one task that wants it. As that process lives as long as
 the query, it has the next messages while Spark is still at work on the last.

@@ -1,7 +1,6 @@
 """Kafka records to packed ticks: the messages of a bucket of symbols become one row before they reach an operator.
 
-Belongs here: applying the accept rule to Arrow batches and the packed form. Does not belong here: the rule itself
-(`validation`) or what is computed (`operators`). Rows are what is dear between Spark and Python, so there are few.
+Rows are what is dear between Spark and Python, so there are few.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Time to the first strictly higher and first strictly lower price of one symbol: pure functions on arrays.
-
-Belongs here: the search, and which answers are certain. Does not belong here: which ticks count (`ordering`), where
-state is kept (`operators`), message forms (`contract`).
-"""
+"""Time to the first strictly higher and first strictly lower price of one symbol: pure functions on arrays."""
 
 from __future__ import annotations
 

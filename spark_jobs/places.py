@@ -1,4 +1,4 @@
-"""Which paths and URIs are on this machine's disk. Belongs here: only that, importable without Spark."""
+"""Which paths and URIs are on this machine's disk."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The `prices` job: every message on the price topic to one of two Delta tables, `prices` or `rejects`.
-
-Belongs here: how messages become rows, and writing both tables exactly once. Does not belong here: the accept rule
-(`validation`) or the tables' definitions (`archive`).
-"""
+"""The `prices` job: every message on the price topic to one of two Delta tables, `prices` or `rejects`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Results read back from their topics: the statistics for the z-scores, and all of them as rows of the Delta tables.
 
-Belongs here: from messages, as `messages` has formed them, to arrays. Does not belong here: their form (`messages`),
-what is done with them (`matching`, `archive`).
-
 The messages go to Arrow's CSV reader. It takes a fifth of the time of its JSON reader, and messages of one topic differ
 only in what stands between the same commas. Others may write to a topic, too: a message that is no result is foreign
 and left out, whatever it is. Messages are looked at one by one only where a block of them cannot be read as a whole.

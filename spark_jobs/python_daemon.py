@@ -1,7 +1,5 @@
 """The process that Spark forks its Python workers from, started by Spark as `python -m spark_jobs.python_daemon`.
 
-Belongs here: what makes a worker start and run its tasks cheaply. Does not belong here: anything a task computes.
-
 Before each task a worker calls `importlib.invalidate_caches`, for which every zip archive on the path reads its
 directory anew. The only archive on the path is Spark's own, which never changes: that is skipped, while folders are
 still looked at, so that files added at run time are found. What every task needs is imported once, before the fork. And

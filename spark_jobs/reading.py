@@ -1,7 +1,4 @@
-"""What a computing query is to read: plain data that Spark sends to its workers.
-
-Belongs here: that alone, importable at no cost. Does not belong here: reading (`source_reader`, `topic_reader`).
-"""
+"""What a computing query is to read: plain data that Spark sends to its workers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """What the streams publish, computed in a batch from one symbol's ticks: the same to the last bit.
 
-Belongs here: which ticks count by either rule, and the results of a stretch of time, by the pure functions that the
-streams' operators use themselves. Does not belong here: those functions (`ordering`, `sliding`, `matching`, `passage`),
-reading ticks, or comparing with what is stored (the orchestration).
-
 Results depend on the ticks alone, not on how they arrived in micro-batches (`sliding` says why), so there is nothing
 that a batch could do differently. A stretch needs the ticks of an hour before it, and of 20 s after it.
 """

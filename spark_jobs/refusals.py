@@ -1,8 +1,4 @@
-"""What no restart can help.
-
-Belongs here: the common kind of all reasons for which a job must not be started again before somebody has done
-something. Does not belong here: the reasons themselves (the modules that find them) or what a supervisor makes of it.
-"""
+"""What no restart can help."""
 
 from __future__ import annotations
 

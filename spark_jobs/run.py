@@ -1,8 +1,5 @@
 """Running a stream job: its queries from start to end, with heartbeat and clean stop.
 
-Belongs here: reading Kafka, starting and watching queries. Does not belong here: what a job computes (its own module),
-launching it as a process or judging its health (others' part).
-
 Every job has a compute query, named after the job. A job that publishes to topics has, for each, an archive query
 that copies the topic to a Delta table with longer micro-batches, as each leaves a file that readers pay for.
 """

@@ -1,7 +1,4 @@
-"""The Spark session of a stream job and its settings.
-
-Belongs here: every Spark and Hadoop setting, with its reason. Does not belong here: what a job does.
-"""
+"""The Spark session of a stream job and its settings."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Settings of the stream jobs, read once from `TICKHOUSE_…` environment variables.
-
-Belongs here: names, defaults and validation. Does not belong here: Spark's own settings (`session`), and how
-the brokers are reached (`kafka_access`).
-"""
+"""Settings of the stream jobs, read once from `TICKHOUSE_…` environment variables."""
 
 from __future__ import annotations
 

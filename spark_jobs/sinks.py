@@ -1,9 +1,5 @@
 """Exactly-once publishing to Kafka from a micro-batch.
 
-Belongs here: transactions, keeping the marker that makes a repeated micro-batch harmless, and what is counted with it.
-Does not belong here: what a marker says and what follows from it (`markers`), what the messages are (`messages`) or
-copies in Delta (`archive`).
-
 Each partition of a micro-batch is one Kafka transaction: its messages, and the marker, which is a committed offset of a
 consumer group of its own with metadata. It says up to where in the input the results are published. A repeated
 micro-batch finds that it is published and publishes nothing. The group and the transactional id carry the query's id,

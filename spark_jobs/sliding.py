@@ -1,8 +1,5 @@
 """Exact statistics over right-aligned sliding windows of one symbol's ticks: pure numpy, no Spark.
 
-Belongs here: the arithmetic, and the history it needs, cut into one-minute chunks so that an update touches only
-the chunks at the windows' edges. Does not belong here: which ticks count and when (`ordering`, `operators`).
-
 Every sum is an exact integer: prices are integers in 1e-8 units, scaled down by the power of ten that they share.
 A window's sums are the difference of two prefix sums, so a tick costs the same for every window, nothing drifts,
 and the result depends on the ticks in the window alone, not on how they arrived. Sums are kept in 64 bits, in which

@@ -1,7 +1,5 @@
 """What Spark asks of the source of a computing query, and when, in the process that it has started for it.
 
-Belongs here: offsets as Spark wants them, and the calls. Does not belong here: answering them (`topic_reader`).
-
 Spark also has two processes that make such a reader only to send it on, each of which would import for half a second
 what reads: at a start, when nothing is as short as processor time. So it is imported with the first question.
 """

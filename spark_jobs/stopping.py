@@ -1,7 +1,5 @@
 """A request to stop that a signal handler may make.
 
-Belongs here: the flag and waiting for it. Does not belong here: which signals make it, or what stops.
-
 `threading.Event` takes a lock: set by a handler that interrupts the very thread that is about to wait for it, it waits
 for itself for ever.
 """

@@ -1,8 +1,5 @@
 """Symbols' state on Spark's: what is small in one value for a whole bucket, what is large in chunks of a minute.
 
-Belongs here: how blobs of bytes are laid out in as few calls as possible. Does not belong here: what they hold (the
-modules of the jobs), admission and rows (`operators`).
-
 Each call to Spark's state goes to another process and back, and costs what computing hundreds of ticks costs. So all
 that an operator rewrites in every micro-batch is one value for the symbols of a bucket, read once and written once:
 small blobs, and the newest chunk of each kind, which is the one that grows. A chunk goes to a map of its own when a

@@ -1,9 +1,5 @@
 """One writer at a time for each Delta table.
 
-Belongs here: the lock that whoever commits to a table holds from before it reads the table's version until its commit
-is there. Does not belong here: the lock's mechanism (`file_lock`), or what is written (`archive`, `prices`; table
-maintenance in the orchestration).
-
 Why it is needed: Delta itself keeps two writers apart that commit at once, as exactly one can create the next file of
 the log. But whoever compacts a table, or replaces a day of it, compares it with what it was before, and that holds only
 while nobody else commits. (And Delta's Java writer, should someone's own Spark write here, replaces on a local file

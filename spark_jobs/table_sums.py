@@ -1,9 +1,5 @@
 """Checksums of a Delta table's files on a local disk: noted with each commit, compared before anything in them counts.
 
-Belongs here: noting them, comparing files with them, and opening a table whose log agrees with them. Does not belong
-here: writing tables (`archive`), which files a query reads (the orchestration), or tables in the cloud, whose store has
-checksums of its own.
-
 Neither Parquet files as `deltalake` writes them nor the log's entries can be told from damaged ones: a flipped bit is
 read as another price, another offset, another day. So beside each file of the table there is a record of its size and
 CRC-32 in the folder `_checksums`, under the same path. Names that begin so are left alone by all who know Delta, also

@@ -1,8 +1,4 @@
-"""The Delta tables as a declaration: their columns with types, meanings and units.
-
-Belongs here: what a table is made of, importable without Spark. Does not belong here: making tables and writing to them
-(`archive`, `prices`), or what else is known of a table (who writes it: `jobs`).
-"""
+"""The Delta tables as a declaration: their columns with types, meanings and units."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a computing query reads, micro-batch by micro-batch: where each ends, and its messages, packed.
-
-Belongs here: putting together what asks, plans and reads. Does not belong here: how far topics reach (`topics`), how
-much a micro-batch has (`batch_limit`), reading a range (`offset_ranges`), what is made of the messages (`packing`).
-"""
+"""What a computing query reads, micro-batch by micro-batch: where each ends, and its messages, packed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What the brokers have of the topics that a query reads.
-
-Belongs here: asking for a topic's identity and the offsets it still has. Does not belong here: comparing them with a
-checkpoint (`gaps`), reading messages (`run`) or publishing them (`sinks`).
-"""
+"""What the brokers have of the topics that a query reads."""
 
 from __future__ import annotations
 

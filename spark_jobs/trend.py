@@ -1,7 +1,4 @@
-"""The `trend` job: time to the next higher and to the next lower price of every tick, each as soon as it is certain.
-
-Belongs here: the job's operator. Does not belong here: the search (`passage`) or what operators share (`operators`).
-"""
+"""The `trend` job: time to the next higher and to the next lower price of every tick, each as soon as it is certain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The `zscore` job: ticks joined to their published statistics.
-
-Belongs here: the job's operator. Does not belong here: the join (`matching`) or what operators share (`operators`).
-"""
+"""The `zscore` job: ticks joined to their published statistics."""
 
 from __future__ import annotations
 

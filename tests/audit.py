@@ -1,8 +1,4 @@
-"""`python -m tests.audit`: whether a pinned package has a known vulnerability, as far as anyone can be asked.
-
-Belongs here: asking pip-audit's services one after the other, and saying what the answer is worth. Does not belong
-here: knowing vulnerabilities. pip-audit itself calls it a success when it could ask about none of the packages.
-"""
+"""`python -m tests.audit`: whether a pinned package has a known vulnerability, as far as anyone can be asked."""
 
 from __future__ import annotations
 

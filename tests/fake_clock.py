@@ -1,6 +1,6 @@
 """A wall clock that a test sets, for processes that it starts: Python, Java, whatever goes by glibc's clock.
 
-The library is `fake_clock.c`, compiled when a test asks for it. Here: building it, the environment, setting the clock.
+The library is `fake_clock.c`, compiled when a test asks for it.
 """
 
 from __future__ import annotations

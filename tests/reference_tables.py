@@ -1,8 +1,4 @@
-"""A home's tables as a faultless pipeline would have written them, made from random walks without Spark.
-
-Belongs here: from the reference's own results to Delta tables. Does not belong here: those results
-(`tests.reference`), or loading MongoDB from the tables (the product does that itself).
-"""
+"""A home's tables as a faultless pipeline would have written them, made from random walks without Spark."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""How a process of the product ends.
-
-Belongs here: ending with the exit code that was meant. Does not belong here: what the codes say (`spark_jobs.refusals`,
-`orchestration.cli`).
-"""
+"""How a process of the product ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the settings objects of all packages share: paths that must say something, and how the environment is read.
-
-Here: types and the source. Not here: any setting.
-"""
+"""What the settings objects of all packages share: paths that must say something, and how the environment is read."""
 
 from __future__ import annotations
 

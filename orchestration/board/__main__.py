@@ -1,7 +1,4 @@
-"""`python -m orchestration.board`: serves the board until SIGTERM or Ctrl-C.
-
-Belongs here: the process: options, port, end. Does not belong here: the application (`app`).
-"""
+"""`python -m orchestration.board`: serves the board until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 

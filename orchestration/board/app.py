@@ -1,8 +1,4 @@
-"""The board as a web application.
-
-Belongs here: what a page's question is answered with. Does not belong here: reading (`watcher`), drawing (`figures`,
-`panels`, `page`), who may ask (`guard`), or serving (`__main__`).
-"""
+"""The board as a web application."""
 
 from __future__ import annotations
 

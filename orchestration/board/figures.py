@@ -1,6 +1,6 @@
 """The three charts, as Plotly takes them: plain dictionaries.
 
-Belongs here: what is drawn how. Does not belong here: reading it (`watcher`), or the page around it (`page`). Pure.
+Pure: no I/O.
 
 Colours are of the Okabe-Ito palette, which the colour-blind tell apart, and no two lines differ by colour alone.
 """

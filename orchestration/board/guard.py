@@ -1,7 +1,5 @@
 """What keeps other sites from the board: who may ask it, and what its pages may load.
 
-Belongs here: the check of each request and the headers of each answer. Does not belong here: what is answered (`app`).
-
 The board listens on this machine only and asks nobody who they are. A page of another site that the same browser shows
 must therefore not reach it under a name of its own (DNS rebinding), read it, or put it into a frame.
 """

@@ -1,7 +1,4 @@
-"""What is stored of one symbol's newest stretch of time, as the charts need it.
-
-Belongs here: the form of it. Does not belong here: reading it (`watcher`) or drawing it (`figures`).
-"""
+"""What is stored of one symbol's newest stretch of time, as the charts need it."""
 
 from __future__ import annotations
 

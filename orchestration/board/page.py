@@ -1,7 +1,4 @@
-"""The page: what is where.
-
-Belongs here: its parts, and the pickers. Does not belong here: what the parts say (`figures`, `panels`), looks (CSS).
-"""
+"""The page: what is where."""
 
 from __future__ import annotations
 

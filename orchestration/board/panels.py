@@ -1,6 +1,5 @@
 """What the page says in words: where prices come from, how old they are, how the streams are, what went wrong.
 
-Belongs here: the words and their arrangement. Does not belong here: charts (`figures`), or the whole page (`page`).
 Pure. Whatever comes from data is shown as text.
 """
 

@@ -1,8 +1,4 @@
-"""The newest rows of one Delta table, by symbol, as arrays.
-
-Belongs here: reading no more than the stretch that is shown, and again only where a new version differs from the last.
-Does not belong here: which stretch that is (`watcher`), or MongoDB (`scores`).
-"""
+"""The newest rows of one Delta table, by symbol, as arrays."""
 
 from __future__ import annotations
 

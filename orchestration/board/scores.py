@@ -1,7 +1,4 @@
-"""z-scores as MongoDB serves them.
-
-Belongs here: reading the collections. Does not belong here: filling them (`orchestration.mongo_load`).
-"""
+"""z-scores as MongoDB serves them."""
 
 from __future__ import annotations
 

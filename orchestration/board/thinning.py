@@ -1,7 +1,6 @@
 """Which of many rows are drawn: a chart of 36,000 points looks as one of the right 1,000 does, and is slower.
 
-Belongs here: choosing among rows. Does not belong here: changing or combining them: every point drawn is a stored row.
-Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a page shows: the symbol, window and stretch that were picked, a zoom into it, and the address that says so.
 
-Belongs here: the choices, their validation, their form in an address. Does not belong here: data or drawing. Pure.
+Pure: no I/O.
 """
 
 from __future__ import annotations

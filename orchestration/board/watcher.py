@@ -1,8 +1,4 @@
-"""One reader for all pages that are open, however many.
-
-Belongs here: when what is read, and what was found last. Does not belong here: how (`rows`, `scores`,
-`orchestration.status`), or showing it (`app`).
-"""
+"""One reader for all pages that are open, however many."""
 
 from __future__ import annotations
 

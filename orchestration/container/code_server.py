@@ -1,8 +1,5 @@
 """`python -m orchestration.container.code_server PORT`: the main process of the container in which streams run.
 
-Here: serving the definitions to the other containers, and an end that is the streams' end as well.
-Not here: the definitions (`orchestration.definitions`), or launching streams (Dagster's supervisor sensor does).
-
 A container that ends kills whatever runs in it. The streams are processes of their own that no signal to the container
 reaches, so they are stopped here, once the code server can launch none again; they stay wanted.
 """

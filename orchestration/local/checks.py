@@ -1,7 +1,4 @@
-"""What must be right before the stack starts, each found out beforehand and said in one plain sentence.
-
-Belongs here: looking, and the sentences. Does not belong here: mending anything, or starting it (`stack`).
-"""
+"""What must be right before the stack starts, each found out beforehand and said in one plain sentence."""
 
 from __future__ import annotations
 

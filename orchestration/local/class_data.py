@@ -4,9 +4,7 @@ A stream's JVM loads some twenty thousand classes before it does anything; from 
 time, which is what a crashed stream is down for. The archives are made once, by a rehearsal: a broker and a stream job
 do for a moment what they are there for, and their JVMs write down what they have loaded when they end.
 
-Belongs here: making the archives, and the JVM options to use them. Does not belong here: fetching (`artifacts`), or
-what the streams and the broker are. Java itself checks that an archive fits its version and class path, and goes
-without where it does not.
+Java itself checks that an archive fits its version and class path, and goes without where it does not.
 """
 
 from __future__ import annotations

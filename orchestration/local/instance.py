@@ -1,7 +1,4 @@
-"""One `tickhouse up` at a time for each home: the lock that says so, and who holds it.
-
-Belongs here: the lock. Does not belong here: what its holder does (`orchestration.stack`).
-"""
+"""One `tickhouse up` at a time for each home: the lock that says so, and who holds it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Finds the Java that Spark and the broker run on.
-
-Here: looking at JAVA_HOME, PATH and the packaged runtime, in that order, and at their versions.
-Not here: which JARs run on it (`orchestration.local.artifacts`).
-"""
+"""Finds the Java that Spark and the broker run on."""
 
 import re
 import shutil

@@ -1,7 +1,4 @@
-"""What the system lets one user and one process have, and what a stack needs of it.
-
-Belongs here: the limits that `ulimit` shows. Does not belong here: disks and ports (`checks`).
-"""
+"""What the system lets one user and one process have, and what a stack needs of it."""
 
 from __future__ import annotations
 

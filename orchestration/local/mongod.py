@@ -1,8 +1,4 @@
-"""A MongoDB server on this machine, for the local stack and the tests.
-
-Belongs here: its command and readiness. Does not belong here: starting and watching the process
-(`orchestration.stack`), or what is written to it (`orchestration.mongo_load`).
-"""
+"""A MongoDB server on this machine, for the local stack and the tests."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Characters that a path may not have, because a program that is told the path takes it for another one.
-
-Here: which, and the sentences. Not here: quoting what can be quoted, which is done where a program is told (`broker`,
-`class_data`).
-"""
+"""Characters that a path may not have, because a program that is told the path takes it for another one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Ports of 127.0.0.1: which are free, which are taken.
-
-Not here: who uses which port (`orchestration.stack`).
-"""
+"""Ports of 127.0.0.1: which are free, which are taken."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 The program knows nothing of them. They are put around its functions from outside, when a process starts with the folder
 `injection` on its PYTHONPATH. A failpoint does something only while it is armed, by a file in the folder that the
 environment names, and then once: whoever gets to rename the file is the one that is hit.
-
-Belongs here: the places, and what happens at them. Does not belong here: when they are armed (`faults`), or places in
-Java, which are watched from outside by the files that appear there (`faults`).
 """
 
 from __future__ import annotations

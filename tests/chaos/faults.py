@@ -1,8 +1,4 @@
-"""Doing each kind of fault to a running stack.
-
-Belongs here: how something is broken, and when it counts as struck. Does not belong here: which fault comes when
-(`plan`, `run`), what the stack is (`victims`), the places in Python (`failpoints`).
-"""
+"""Doing each kind of fault to a running stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What is broken in a run, and in which order: drawn from a seed.
-
-Belongs here: the kinds of fault as data, and the draw. Does not belong here: doing it (`faults`).
-"""
+"""What is broken in a run, and in which order: drawn from a seed."""
 
 from __future__ import annotations
 

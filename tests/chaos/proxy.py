@@ -1,7 +1,5 @@
 """A TCP proxy in front of the broker that can be cut: connections stay open, and nothing comes through any more.
 It can be made slow, too.
-
-Belongs here: passing bytes on, or not. Does not belong here: when (`faults`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What a run has come to, as a table.
-
-Belongs here: the record of each fault, the summary and the verdict. Does not belong here: judging the results
-(`tests.reference`).
-"""
+"""What a run has come to, as a table."""
 
 from __future__ import annotations
 

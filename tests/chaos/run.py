@@ -1,8 +1,4 @@
-"""One chaos run from start to verdict.
-
-Belongs here: the order of things, and who may be struck when. Does not belong here: the faults (`faults`), the draw
-(`plan`), the table (`report`).
-"""
+"""One chaos run from start to verdict."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The stack that is broken: started as a user starts it, and looked at from outside.
-
-Belongs here: starting it, finding its processes, telling whether a part is back at work. Does not belong here: breaking
-it (`faults`).
-"""
+"""The stack that is broken: started as a user starts it, and looked at from outside."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The fenced blocks of the documentation, and what is to be done with each command in them.
-
-Belongs here: finding blocks and commands, and the list of rules. Does not belong here: running them (`test_blocks`, and
-for what needs a running stack `tests.integration.test_cli_stack`).
-"""
+"""The fenced blocks of the documentation, and what is to be done with each command in them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which messages of the input topic count as ticks, decided by reading the bytes one grammar rule at a time.
-
-Here: a strict RFC 8259 reader and the rules for symbol, price and timestamp. Not here: anything about several
-messages (order, lateness, windows), see `model`.
-"""
+"""Which messages of the input topic count as ticks, decided by reading the bytes one grammar rule at a time."""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ output:
   expected    final results that are owed              found       what is there
   missing     owed, not there (in a readable form)      duplicate   there again, whatever the repetition says
   unexpected  there, not owed: not final, late, no tick wrong        there and owed, but not what it must be
-Faults of a whole output (a schema, an index, a missing table) are listed below the table and fail it as well.
-Topics, tables and collections must also agree with one another bit for bit. Not here: how the stores are read
-(`readers`), what form their contents must have (`forms`), the arithmetic (`exact`), the counting (`report`).
+Faults of a whole output (a schema, an index, a missing table) are listed below the table and fail it as well. Topics,
+tables and collections must also agree with one another bit for bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a published double is within the promised distance of the exact result, decided in integers alone.
 
-Each inequality is multiplied out until both sides are integers, roots by comparing squares: no rounding anywhere.
-A double is the ratio `top / bottom`; `U` = 1e8 units per price; e = 1e-9. Not here: where the doubles come from.
+Each inequality is multiplied out until both sides are integers, roots by comparing squares: no rounding anywhere. A
+double is the ratio `top / bottom`; `U` = 1e8 units per price; e = 1e-9.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From what a store holds to comparable values by name, with the faults of form: fields, types, keys, dates, order.
 
 Topics must hold strict JSON with exactly the promised members, tables the promised columns, MongoDB the promised
-documents. Not here: whether a value is right (`compare`), reading from the stores (`readers`).
+documents.
 """
 
 from __future__ import annotations

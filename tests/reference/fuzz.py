@@ -1,8 +1,7 @@
 """Seeded messages that try every way of being, or of only just not being, a tick.
 
 Ticks in all spellings, near misses in grammar, damaged bytes, and times about the limits: what `acceptance` says of
-each is not known beforehand. The same seed gives the same messages. Not here: whole streams (`stream`), and messages
-whose verdict is beyond doubt (`spelling`).
+each is not known beforehand. The same seed gives the same messages.
 """
 
 from __future__ import annotations

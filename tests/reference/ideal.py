@@ -1,6 +1,6 @@
 """The outputs of a faultless system, rounded once, correctly: the comparison must find nothing wrong with them.
 
-For tests of the comparison and of its readers. Not here: any judgement (`exact`, `compare`).
+For tests of the comparison and of its readers.
 """
 
 from __future__ import annotations

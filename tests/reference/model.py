@@ -1,8 +1,4 @@
-"""What must come out of the pipeline for a given list of input messages, in integers of 1e-8 price and of 1 ms.
-
-Here: order, lateness, duplicates, windows, first passage, finality. Not here: reading one message (`acceptance`),
-judging doubles (`exact`), reading a system (`readers`).
-"""
+"""What must come out of the pipeline for a given list of input messages, in integers of 1e-8 price and of 1 ms."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Reads a running system into a `Snapshot`: Kafka (committed messages only), Delta tables, MongoDB.
 
-Every read ends: at the end of what is committed, or with one of the `UNREADABLE` errors after a time limit. Not here:
-any judgement.
+Every read ends: at the end of what is committed, or with one of the `UNREADABLE` errors after a time limit.
 """
 
 from __future__ import annotations

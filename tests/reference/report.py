@@ -1,7 +1,4 @@
-"""Counting what is missing, there twice, not owed or wrong in one output, and the table of all verdicts.
-
-Not here: what a right value is; a judge function says so.
-"""
+"""Counting what is missing, there twice, not owed or wrong in one output, and the table of all verdicts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What was found in a running system, as plain data: what the readers hand over and the comparison judges.
 
-Values are what the stores hold, not yet judged. Not here: how they are read (`readers`), whether they are right
-(`compare`).
+Values are what the stores hold, not yet judged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How a message can be written: legal spellings of a tick, and named kinds of messages that are not ticks.
 
 Only what the rules decide beyond doubt is used here. Pure functions of a tick and a random generator; no line ever
-holds a line feed or a carriage return, so each fits one line of a JSON lines file. Not here: which ticks, in what
-order, see `stream`.
+holds a line feed or a carriage return, so each fits one line of a JSON lines file.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     python -m tests.reference.stream --out ticks.jsonl.gz --seed 1 --symbols BTCUSDT,SHIBUSDT --ticks 20000
     python -m tests.reference.stream --out real.jsonl.gz --seed 1 --base btcusdt.jsonl.gz --base ethusdt.jsonl.gz
 
-The same arguments give the same bytes. Base ticks are a random walk of its own or read from files. Not here: how a
-line is written (`spelling`), what must come out of it (`model`).
+The same arguments give the same bytes. Base ticks are a random walk of its own or read from files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """The accept/reject rule applied to many messages at once, to the answers that it gives for each.
 
-Belongs here: reading whole columns of well-formed messages, and handing all others to the rule. Does not belong here:
-the rule (`validation`): what is said here about a message must be what it says.
-
 Only values that surely are ticks are read here: one pattern finds those that are written as producers write them, and
 what a pattern cannot decide is calculated. All that is left goes to the rule, one by one, and everything does if the
 columns fail on something unforeseen. A pattern without groups is what is fast in RE2; where the parts are then follows

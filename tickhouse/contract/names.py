@@ -1,9 +1,4 @@
-"""What goes over the wire: names, windows, units, and how prices and times are written.
-
-Belongs here: what every module that handles ticks or results must agree on. Does not belong here: what a tick is
-(`validation`), what results look like (`messages`), statistics (`sliding`, `passage`), state (`operators`), reading or
-writing Kafka (`sinks`).
-"""
+"""What goes over the wire: names, windows, units, and how prices and times are written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The outermost members of a JSON object, with everything in it held to RFC 8259 to the letter.
 
-Belongs here: what is JSON. Does not belong here: what a message must contain (`validation`).
-
 Python's own reader gives up at a depth of nesting that depends on how deep its caller's calls already are, so that
 two jobs could judge one message differently; this one keeps what is open in a list, and keeps nothing of what is
 nested. How deep a document may go is limited by its size alone, and its cost is in proportion to that, in memory, too:

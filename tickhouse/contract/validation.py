@@ -1,8 +1,5 @@
 """The rule that decides whether a message on the price topic is a tick: pure functions on bytes and numbers.
 
-Belongs here: the decision about one message. Does not belong here: what is JSON (`strict_json`), applying the rule to
-whole batches (`batch_validation`, which must always agree with this).
-
 The verdict depends neither on the version of Python nor on its Unicode tables: patterns name every character that they
 take, and use nothing newer than Python 3.11.0 or faulty in it (its possessive quantifiers are: gh-106052). Only the
 standard library is needed.
