@@ -29,14 +29,14 @@ import psutil
 from rich.console import Console
 
 from bench import correct, curves, document, limits, load, plots, table
-from bench.contestants import CONTESTANTS, MOVING, PROJECT, Contestant, make_ready
 from bench.drain import drain
-from bench.ground import Ground
 from bench.live import live
-from bench.provide import Workshop
+from bench.peer_envs import Workshop
 from bench.recovery import recovery
+from bench.systems import CONTESTANTS, MOVING, PROJECT, Contestant, make_ready
+from bench.testbed import Ground
 from bench.ticks import Walk, final_passages, final_statistics, random_walk
-from orchestration.local import class_data
+from orchestration.local import appcds
 from orchestration.local.artifacts import ensure_tools
 from orchestration.local.java import Java, find_java
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
@@ -109,7 +109,7 @@ class Run:
         """Measure all that was asked for, as long as the time lasts."""
         workshop = Workshop(self._tools, self._java, self._say)
         ensure_tools(self._tools, self._java, os.environ)
-        class_data.make(self._tools, self._java, os.environ, self._say)
+        appcds.make(self._tools, self._java, os.environ, self._say)
         for name, reason in make_ready(self._contestants, workshop).items():
             self._say(f"{CONTESTANTS[name].title} cannot be run: {reason}")
             self.results["contestants"][name] = {"unavailable": reason}

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bench.contestants import Contestant
-from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import rounded, share
-from orchestration import processes
+from bench.systems import Contestant
+from bench.testbed import FAILURES, Ground, last_words, stop_all
+from orchestration.local import processes
 from tests.reference.acceptance import read
 from tests.reference.compare import judge_scores, judge_seconds, judge_stats
 from tests.reference.forms import scores_value, seconds_value, stats_value, topic_results

@@ -11,7 +11,7 @@ import numpy as np
 from bench.limits import SymbolKernel, blocks, kernels
 from bench.rates import rounded
 from bench.ticks import STEP_MS, Walk, random_walk
-from spark_jobs import sliding
+from spark_jobs.compute import sliding
 
 HOURS = (1, 3, 6, 12, 24)
 SYMBOLS = (1, 8, 100, 2_000)

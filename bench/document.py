@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.contestants import CONTESTANTS, MOVING, PROJECT
+from bench.systems import CONTESTANTS, MOVING, PROJECT
 from bench.table import answers, delay_text, further, last_line, number_text, share_text
 from orchestration.settings import PROJECT_ROOT
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import usage
-from bench.contestants import Contestant
-from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import Seen, rounded, sustained
-from orchestration import processes
+from bench.systems import Contestant
+from bench.testbed import FAILURES, Ground, last_words, stop_all
+from orchestration.local import processes
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC
 
 _LOOK_SECONDS = 0.5

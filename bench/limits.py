@@ -13,12 +13,12 @@ import polars as pl
 import pyarrow as pa
 from confluent_kafka import Consumer
 
-from bench.ground import Ground
 from bench.rates import rounded
+from bench.testbed import Ground
 from bench.ticks import Integers, Walk, payloads
-from spark_jobs import ordering, passage, sliding
-from spark_jobs.messages import form_messages, pack_results
+from spark_jobs.compute import first_passage, ordering, sliding
 from tickhouse.contract.batch_validation import accept_batch
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import (
     HIGHER_TOPIC,
     LOWER_TOPIC,
@@ -51,13 +51,13 @@ class SymbolKernel:
         self._buffer = ordering.EMPTY_BUFFER
         self._index = sliding.empty_index()
         self._chunks = MemoryChunks()
-        self._waiting = passage.NONE_WAITING
+        self._waiting = first_passage.NONE_WAITING
 
     def take(self, timestamps: Integers, prices: Integers) -> tuple[Any, ...]:
         """A micro-batch's ticks, shape (n,): what was released, its statistics, z-scores and passages."""
         released = ordering.release(self._buffer, timestamps, prices, LATENESS_MS)
         self._buffer = released.buffer
-        passages = passage.advance(
+        passages = first_passage.advance(
             self._waiting,
             released.timestamps,
             released.prices,

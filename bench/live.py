@@ -12,14 +12,14 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bench import usage
-from bench.contestants import Contestant
-from bench.ground import FAILURES, Ground, last_words, stop_all
 from bench.rates import rounded, summary
+from bench.systems import Contestant
+from bench.testbed import FAILURES, Ground, last_words, stop_all
 from bench.ticks import STEP_MS, names, random_walk, timestamp_texts, value_of
-from orchestration import processes
 from orchestration.local import broker as kafka
-from spark_jobs.jobs import TOPICS
+from orchestration.local import processes
 from tickhouse.contract.names import TICKS_TOPIC
+from tickhouse.contract.topology import TOPICS
 from tickhouse.contract.validation import parse_timestamp
 
 LATENESS_SECONDS = 10.0

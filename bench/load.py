@@ -14,15 +14,14 @@ import pyarrow as pa
 from pymongo import ASCENDING, MongoClient, WriteConcern
 
 from bench.rates import rounded
-from orchestration import processes
-from orchestration.lakehouse import Lakehouse
-from orchestration.local import mongod
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.local import mongod, processes
 from orchestration.local.artifacts import mongod_binary
 from orchestration.local.ports import free_port
-from orchestration.mongo_load import BULK, Document, MongoStore, documents_of, load
-from spark_jobs.archive import TableTarget, append, create_table
-from spark_jobs.messages import form_messages, pack_results
-from spark_jobs.published import read_results, table_rows
+from orchestration.serving.load import BULK, Document, MongoStore, documents_of, load
+from spark_jobs.sinks.delta import TableTarget, append, create_table
+from tickhouse.contract.decoding import read_results, table_rows
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import WINDOWS, ZSCORE_TOPIC
 
 _FIRST_MS = 1_746_709_560_000

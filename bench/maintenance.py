@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from orchestration.lakehouse import Lakehouse
-from orchestration.maintenance import Maintenance, Policy
+from orchestration.lakehouse.maintenance import Maintenance, Policy
+from orchestration.lakehouse.tables import Lakehouse
 from tickhouse.contract.names import WINDOWS
 
 _TABLE = "zscores"

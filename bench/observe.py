@@ -22,11 +22,11 @@ import psutil
 from confluent_kafka import Consumer
 
 from bench.rates import summary
-from orchestration import processes
+from orchestration.local import processes
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.kafka_access import librdkafka_security
 from tickhouse.contract.names import ZSCORE_TOPIC
 from tickhouse.contract.validation import parse_timestamp
+from tickhouse.kafka.access import librdkafka_security
 from tickhouse.settings import path_argument
 
 _SAMPLE_SECONDS = 10.0

@@ -11,8 +11,8 @@ import matplotlib
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-from bench.contestants import CONTESTANTS, MOVING, PROJECT
 from bench.rates import is_correct, rate_of
+from bench.systems import CONTESTANTS, MOVING, PROJECT
 
 _OURS, _RIGHT, _OTHER = "tab:blue", "tab:green", "lightgrey"
 

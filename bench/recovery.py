@@ -8,13 +8,13 @@ from typing import Any
 
 import psutil
 
-from bench.contestants import Contestant
-from bench.ground import Ground, stop_all
 from bench.limits import LATENESS_MS
 from bench.rates import rounded
+from bench.systems import Contestant
+from bench.testbed import Ground, stop_all
 from bench.ticks import STEP_MS, Walk, final_statistics, random_walk
-from orchestration import processes
-from spark_jobs.jobs import TOPICS
+from orchestration.local import processes
+from tickhouse.contract.topology import TOPICS
 
 HOURS = (0.5, 4.0)
 """Of ticks taken in before the kill: within the longest window, and so much that most has been let go of."""

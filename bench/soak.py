@@ -31,20 +31,20 @@ import numpy as np
 from confluent_kafka import Producer
 
 from bench.observe import sample
-from orchestration import processes
-from orchestration.kafka import Topics
 from orchestration.local import broker as kafka
+from orchestration.local import processes
 from orchestration.local.artifacts import kafka_jars, spark_jars
 from orchestration.local.java import find_java
 from orchestration.local.ports import free_port
+from orchestration.monitoring.status import archive_lag, stream_lag
 from orchestration.settings import OrchestrationSettings
-from orchestration.status import archive_lag, stream_lag
-from spark_jobs.jobs import JOBS, TOPICS
+from orchestration.supervision.lag import Topics
 from tests.reference.acceptance import Rejected, Tick, accept, milliseconds_of, read
 from tests.reference.compare import compare_everything
 from tests.reference.fuzz import fuzz
 from tests.reference.spelling import canonical
 from tests.reference.stream import Shares, disturb, random_walks
+from tickhouse.contract.topology import JOBS, TOPICS
 from tickhouse.settings import path_argument
 
 _LOOK_SECONDS = 5.0

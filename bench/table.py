@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.rates import best_correct, is_correct, rate_of, ratio
+from bench.systems import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 
 Results = Mapping[str, Any]
 _MISSING = "–"

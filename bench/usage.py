@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
-from orchestration.processes import Process, alive
+from orchestration.local.processes import Process, alive
 
 _LOOK_SECONDS = 4.0
 

@@ -19,19 +19,19 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from orchestration import backfill_table, gap_table
-from orchestration.cli import app
+from orchestration.cli.app import app
 from orchestration.definitions import build_definitions
+from orchestration.lakehouse import backfill_log, gap_log
 from orchestration.local.broker import PARTITIONS
-from orchestration.mongo_load import COLLECTIONS, DATABASE, documents_of
+from orchestration.serving.load import COLLECTIONS, DATABASE, documents_of
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from producer.settings import ProducerSettings
 from producer.ticks import tick_message
-from spark_jobs.jobs import JOBS, TOPICS
-from spark_jobs.messages import form_messages, pack_results
 from spark_jobs.settings import StreamSettings
-from spark_jobs.tables import COLUMNS
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, WINDOWS, ZSCORE_TOPIC
+from tickhouse.contract.tables import COLUMNS
+from tickhouse.contract.topology import JOBS, TOPICS
 
 FILE = PROJECT_ROOT / "docs" / "reference.md"
 _HEAD = """# Reference
@@ -192,12 +192,12 @@ def _delta_tables() -> str:
             )
         )
     texts.append(
-        f"### `{gap_table.NAME}`\n\nMessages that Kafka had lost and that somebody decided to go on past "
-        "(`tickhouse skip`); there once that has\nhappened.\n\n" + _fields(gap_table.SCHEMA)
+        f"### `{gap_log.NAME}`\n\nMessages that Kafka had lost and that somebody decided to go on past "
+        "(`tickhouse skip`); there once that has\nhappened.\n\n" + _fields(gap_log.SCHEMA)
     )
     texts.append(
-        f"### `{backfill_table.NAME}`\n\nWhich rows of the result tables were recomputed, and from which messages "
-        "(`tickhouse backfill`); there once that has\nhappened.\n\n" + _fields(backfill_table.SCHEMA)
+        f"### `{backfill_log.NAME}`\n\nWhich rows of the result tables were recomputed, and from which messages "
+        "(`tickhouse backfill`); there once that has\nhappened.\n\n" + _fields(backfill_log.SCHEMA)
     )
     return "\n".join(texts)
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.alert_sensor import alert_sensor
-from orchestration.assets import all_assets
-from orchestration.check_assets import check_tables, health, table_content
-from orchestration.drain_job import drain_streams
-from orchestration.first_checks import first_checks
-from orchestration.history import backfill_results, reconcile_results, reconcile_tables
-from orchestration.hourly_job import check_everything
-from orchestration.jobs import STREAM_JOBS, load_mongodb, maintain_tables
-from orchestration.picture_job import draw_last_hour
-from orchestration.replay_job import replay
-from orchestration.resources import build_resources
-from orchestration.run_processes import noting_executor
-from orchestration.schedules import ALL_SCHEDULES
-from orchestration.sensors import ALL_SENSORS
+from orchestration.defs.alerts import alert_sensor
+from orchestration.defs.assets import all_assets
+from orchestration.defs.charts import draw_last_hour
+from orchestration.defs.checks import check_tables, health, table_content
+from orchestration.defs.drain import drain_streams
+from orchestration.defs.hourly_checks import check_everything
+from orchestration.defs.recompute import backfill_results, reconcile_results, reconcile_tables
+from orchestration.defs.replay import replay
+from orchestration.defs.resources import build_resources
+from orchestration.defs.run_processes import noting_executor
+from orchestration.defs.schedules import ALL_SCHEDULES
+from orchestration.defs.startup_checks import first_checks
+from orchestration.defs.stream_jobs import STREAM_JOBS, load_mongodb, maintain_tables
+from orchestration.defs.supervisor import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
 
 # Dagster passes it itself, whenever it binds resources to a sensor's jobs: the code server's log would begin with it.

@@ -9,9 +9,9 @@ import threading
 import time
 from pathlib import Path
 
-from producer.answers import LONGEST_BAN_SECONDS, Hopeless, Prices, pause_after
+from producer.exchanges.binance import Market, Outcome
+from producer.exchanges.binance_answers import LONGEST_BAN_SECONDS, Hopeless, Prices, pause_after
 from producer.heartbeat import Progress, utc_text, write_json
-from producer.market import Market, Outcome
 from producer.publish import Publisher
 from producer.schedule import next_poll
 from producer.ticks import NANOSECONDS_PER_MS, Identities, floor_to_step, tick_message

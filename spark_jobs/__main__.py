@@ -8,9 +8,9 @@ import sys
 
 from pydantic import ValidationError
 
-from spark_jobs.jobs import JOBS
-from spark_jobs.refusals import EXIT_CODE
 from spark_jobs.settings import StreamSettings
+from tickhouse.contract.topology import JOBS
+from tickhouse.errors import EXIT_CODE
 from tickhouse.leaving import leave
 
 

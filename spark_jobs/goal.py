@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from spark_jobs.offsets import Offsets, begin_at
-from spark_jobs.topics import TopicWatch
+from tickhouse.kafka.offsets import Offsets, begin_at
+from tickhouse.kafka.topics import TopicWatch
 
 
 class Goal(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from spark_jobs.jobs import COUNTS
 from tickhouse.contract.arrays import timestamp_texts
+from tickhouse.contract.topology import COUNTS
 
 _JUMP_SECONDS = 0.5
 

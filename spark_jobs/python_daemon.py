@@ -16,19 +16,19 @@ import pandas
 import pyspark.worker
 from pyspark.daemon import manager
 
-import spark_jobs.operators
-import spark_jobs.prices
-import spark_jobs.sinks
-from spark_jobs.garbage import look_seldom
+import spark_jobs.jobs.prices
+import spark_jobs.jobs.symbol_processor
+import spark_jobs.sinks.kafka
+from spark_jobs.sources.gc_tuning import look_seldom
 
 _IMPORTED_BEFORE_THE_FORK = (
     confluent_kafka,
     numpy,
     pandas,
     pyspark.worker,
-    spark_jobs.operators,
-    spark_jobs.prices,
-    spark_jobs.sinks,
+    spark_jobs.jobs.symbol_processor,
+    spark_jobs.jobs.prices,
+    spark_jobs.sinks.kafka,
 )
 
 

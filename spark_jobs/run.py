@@ -22,36 +22,36 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from spark_jobs import prices
-from spark_jobs.archive import TableBatch, TableTarget, archive_batch, create_table, position
-from spark_jobs.broker_settings import RENEW_SECONDS, hazards
-from spark_jobs.checkpoint_files import files_at
-from spark_jobs.checkpoint_lock import CheckpointHeld, lock_for_jvm
-from spark_jobs.checkpoints import NOT_BEGUN, VERSION, Checkpoint, Progress, rebuild_advice
-from spark_jobs.durability import ForcedFolder
-from spark_jobs.existing_results import Survey, survey
-from spark_jobs.gaps import find_gaps, refusal
+from spark_jobs.checkpoints.checkpoint import NOT_BEGUN, VERSION, Checkpoint, Progress, rebuild_advice
+from spark_jobs.checkpoints.files import files_at
+from spark_jobs.checkpoints.gaps import find_gaps, refusal
+from spark_jobs.checkpoints.lock import CheckpointHeld, lock_for_jvm
 from spark_jobs.goal import Goal, goal_of
 from spark_jobs.heartbeat import Heartbeat
-from spark_jobs.jobs import JOBS, JobSpec
-from spark_jobs.kafka_access import librdkafka_security, refusal_in, spark_security
-from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, adopted, check_owner, stops
-from spark_jobs.moving import MovingProcessor
-from spark_jobs.offset_ranges import OffsetRange
-from spark_jobs.offsets import Offsets, begin_at, named
-from spark_jobs.operators import RESULT_TYPE, SymbolProcessor
-from spark_jobs.pacing import News
-from spark_jobs.packed_source import packed_stream
-from spark_jobs.places import local_path
-from spark_jobs.reading import Reading
-from spark_jobs.refusals import EXIT_CODE, Refusal, damage_in
+from spark_jobs.jobs import prices
+from spark_jobs.jobs.moving import MovingProcessor
+from spark_jobs.jobs.symbol_processor import RESULT_TYPE, SymbolProcessor
+from spark_jobs.jobs.trend import TrendProcessor
+from spark_jobs.jobs.zscore import ZScoreProcessor
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
-from spark_jobs.stopping import StopRequest
-from spark_jobs.topics import Topic, TopicsUnknown, TopicWatch, firsts, look
-from spark_jobs.trend import TrendProcessor
-from spark_jobs.zscore import ZScoreProcessor
+from spark_jobs.shutdown import StopRequest
+from spark_jobs.sinks.delta import TableBatch, TableTarget, archive_batch, create_table, position
+from spark_jobs.sinks.existing_results import Survey, survey
+from spark_jobs.sinks.kafka import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
+from spark_jobs.sources.packed_source import packed_stream
+from spark_jobs.sources.result_wait import News
+from spark_jobs.sources.source_config import Reading
+from tickhouse.contract.topology import JOBS, JobSpec
+from tickhouse.errors import EXIT_CODE, Refusal, damage_in
+from tickhouse.files import ForcedFolder
+from tickhouse.kafka.access import librdkafka_security, refusal_in, spark_security
+from tickhouse.kafka.broker_settings import RENEW_SECONDS, hazards
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, adopted, check_owner, stops
+from tickhouse.kafka.offsets import Offsets, begin_at, named
+from tickhouse.kafka.range_reader import OffsetRange
+from tickhouse.kafka.topics import Topic, TopicsUnknown, TopicWatch, firsts, look
+from tickhouse.places import local_path
 
 _log = logging.getLogger(__name__)
 _BUCKETS_OF_PARTITION = 32

@@ -14,9 +14,9 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from spark_jobs.refusals import Refusal
 from spark_jobs.settings import StreamSettings, as_spark_reads
 from tickhouse import environment
+from tickhouse.errors import Refusal
 
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 _LAUNCHER = Path(__file__).with_name("launcher")

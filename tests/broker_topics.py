@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from spark_jobs.topics import TopicWatch, look
 from tests.reference.acceptance import right_key
+from tickhouse.kafka.topics import TopicWatch, look
 
 
 def transact(

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import processes
-from orchestration.home import mark
+from orchestration.local import appcds, mongod, processes
 from orchestration.local import broker as kafka
-from orchestration.local import class_data, mongod
 from orchestration.local.artifacts import ensure_tools, kafka_jars, mongod_binary
+from orchestration.local.home import mark
 from orchestration.local.java import Java, find_java
 from orchestration.local.ports import free_port
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
@@ -36,7 +35,7 @@ READY_SECONDS = 60.0
 GUARDIAN = """
 import sys
 from pathlib import Path
-from orchestration import processes
+from orchestration.local import processes
 homes = [Path(line[:-1]) for line in sys.stdin]  # ends when the test session does
 for home in homes:
     for name in processes.recorded_names(home):
@@ -88,7 +87,7 @@ def tools(java: Java) -> Path:
     """The folder of JARs and mongod, fetched when it lacks any."""
     folder = OrchestrationSettings.read().tools
     ensure_tools(folder, java, os.environ)
-    class_data.make(folder, java, os.environ, print)
+    appcds.make(folder, java, os.environ, print)
     return folder
 
 

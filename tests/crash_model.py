@@ -23,17 +23,17 @@ import pyarrow as pa
 from confluent_kafka import KafkaException, TopicPartition
 from pyspark.sql import Row
 
-from spark_jobs import sinks
-from spark_jobs.checkpoints import NOT_BEGUN, Checkpoint, Progress
-from spark_jobs.existing_results import Existing, Survey, _timestamps, add
-from spark_jobs.jobs import JOBS
-from spark_jobs.markers import MarkerMismatch, MicroBatch, adopted, limited, stops
-from spark_jobs.moving import MovingProcessor
-from spark_jobs.offsets import Offsets, named
-from spark_jobs.operators import SymbolProcessor
-from spark_jobs.trend import TrendProcessor
+from spark_jobs.checkpoints.checkpoint import NOT_BEGUN, Checkpoint, Progress
+from spark_jobs.jobs.moving import MovingProcessor
+from spark_jobs.jobs.symbol_processor import SymbolProcessor
+from spark_jobs.jobs.trend import TrendProcessor
+from spark_jobs.sinks import kafka
+from spark_jobs.sinks.existing_results import Existing, Survey, _timestamps, add
 from tests.memory_kafka import Crash, Fault, MemoryConsumer, MemoryKafka, MemoryProducer
 from tests.operators_without_spark import Message, State, operator, packed
+from tickhouse.contract.topology import JOBS
+from tickhouse.kafka.markers import MarkerMismatch, MicroBatch, adopted, limited, stops
+from tickhouse.kafka.offsets import Offsets, named
 
 PROCESSORS: dict[str, type[SymbolProcessor]] = {"moving": MovingProcessor, "trend": TrendProcessor}
 LATENESS_MS = 10_000
@@ -154,7 +154,7 @@ class CrashingStream:
         with self._clients():
             try:
                 self._work()
-            except (Crash, KafkaException, sinks.NoAnswer):
+            except (Crash, KafkaException, kafka.NoAnswer):
                 return False
         return True
 
@@ -184,11 +184,11 @@ class CrashingStream:
     @contextmanager
     def _clients(self) -> Iterator[None]:
         with (
-            patch.object(sinks, "Producer", lambda settings: MemoryProducer(self.kafka, settings)),
-            patch.object(sinks, "Consumer", lambda settings: MemoryConsumer(self.kafka, settings)),
-            patch.object(sinks, "time", SimpleNamespace(monotonic=self.kafka.monotonic)),
+            patch.object(kafka, "Producer", lambda settings: MemoryProducer(self.kafka, settings)),
+            patch.object(kafka, "Consumer", lambda settings: MemoryConsumer(self.kafka, settings)),
+            patch.object(kafka, "time", SimpleNamespace(monotonic=self.kafka.monotonic)),
             # In a thread of its own, which waits for what may never come back, nobody would be there to die.
-            patch.object(sinks, "_within", lambda _seconds, call: call()),
+            patch.object(kafka, "_within", lambda _seconds, call: call()),
         ):
             yield
 
@@ -198,9 +198,9 @@ class CrashingStream:
         progress = checkpoint.inspect() or NOT_BEGUN
         meeting = self._meet_markers(checkpoint, progress)
         existing = Survey.from_json(checkpoint.existing() or b"{}").existing
-        target = sinks.KafkaTarget(self._topics, {}, existing)
+        target = kafka.KafkaTarget(self._topics, {}, existing)
         channels = [
-            sinks._Channel(sinks._identity(checkpoint.query_id, partition), target) for partition in range(_PARTITIONS)
+            kafka._Channel(kafka._identity(checkpoint.query_id, partition), target) for partition in range(_PARTITIONS)
         ]
         number, position, planned = progress.batch + 1, progress.offsets, progress.planned
         while True:
@@ -214,7 +214,7 @@ class CrashingStream:
             number, position, planned = number + 1, ends, None
 
     def _meet_markers(self, checkpoint: Checkpoint, progress: Progress) -> list[Offsets]:
-        markers = sinks.Markers(checkpoint.query_id, sinks.KafkaTarget(self._topics, {}), _PARTITIONS)
+        markers = kafka.Markers(checkpoint.query_id, kafka.KafkaTarget(self._topics, {}), _PARTITIONS)
         found = markers.read()
         if not checkpoint.marked:
             if progress == NOT_BEGUN:
@@ -242,7 +242,7 @@ class CrashingStream:
             ends = {number: min(len(some), ends[number] + 1) for number, some in enumerate(self._messages)}
         return {_TOPIC: ends}
 
-    def _do(self, batch: MicroBatch, channels: Sequence[sinks._Channel]) -> None:
+    def _do(self, batch: MicroBatch, channels: Sequence[kafka._Channel]) -> None:
         first = batch.first.get(_TOPIC, {})
         messages = [
             message

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from orchestration.recomputation import RESULT_TABLES
+from orchestration.recompute.expected_rows import RESULT_TABLES
 from tests.operators_without_spark import Published, price_rows, publish, table_rows
 from tickhouse.contract.arrays import timestamp_texts
 from tickhouse.contract.names import price_text

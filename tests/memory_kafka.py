@@ -1,6 +1,6 @@
 """A Kafka broker in memory, as far as publishing in transactions needs one, whose every call may go wrong.
 
-It stands in for librdkafka's clients in `spark_jobs.sinks`. Sessions of one transactional id fence each other, a
+It stands in for librdkafka's clients in `spark_jobs.sinks.kafka`. Sessions of one transactional id fence each other, a
 transaction's messages and offsets become visible together, and a request that was tried again may arrive twice: the
 second copy late, in the middle of a later transaction of the same session, as brokers let it (KAFKA-17754). That
 brokers are as they are here is shown by `tests/integration/test_delayed_requests.py`, with a real one.

@@ -15,15 +15,15 @@ import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
-from spark_jobs.blobs import decode_blobs
-from spark_jobs.messages import form_messages
-from spark_jobs.moving import MovingProcessor
-from spark_jobs.offset_ranges import RECORD_SCHEMA
-from spark_jobs.operators import SymbolProcessor
-from spark_jobs.packing import pack
-from spark_jobs.trend import TrendProcessor
-from spark_jobs.zscore import ZScoreProcessor
+from spark_jobs.framing import decode_blobs
+from spark_jobs.jobs.moving import MovingProcessor
+from spark_jobs.jobs.symbol_processor import SymbolProcessor
+from spark_jobs.jobs.trend import TrendProcessor
+from spark_jobs.jobs.zscore import ZScoreProcessor
+from spark_jobs.sources.packing import pack
+from tickhouse.contract.encoding import form_messages
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+from tickhouse.kafka.range_reader import RECORD_SCHEMA
 
 _BUCKETS = 3
 """So few that symbols meet in one."""

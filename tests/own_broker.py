@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from orchestration import processes
 from orchestration.local import broker as kafka
+from orchestration.local import processes
 from orchestration.local.artifacts import kafka_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port

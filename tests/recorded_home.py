@@ -26,10 +26,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from orchestration import processes
-from spark_jobs.jobs import TOPICS
+from orchestration.local import processes
 from tests.reference.stream import generate
 from tests.running_stack import TICKHOUSE, stack, wait_until
+from tickhouse.contract.topology import TOPICS
 
 # Checkpoints and endpoints note where they are: a folder that says nothing of the machine.
 _FOLDER = Path("/tmp/tickhouse-recording")

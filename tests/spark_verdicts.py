@@ -14,10 +14,10 @@ from functools import partial
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
-from spark_jobs.packing import PACKED_TYPE, pack
-from spark_jobs.prices import ROW_TYPE, classify
+from spark_jobs.jobs.prices import ROW_TYPE, classify
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
+from spark_jobs.sources.packing import PACKED_TYPE, pack
 
 
 def main(records_file: str, classified_file: str, packed_file: str) -> None:

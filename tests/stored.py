@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import MongoStore, load
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.serving.load import MongoStore, load
 from producer.walk import CATALOGUE, Walk
-from spark_jobs import passage, sliding
+from spark_jobs.compute import first_passage, sliding
 from tickhouse.contract.arrays import Integers
 from tickhouse.contract.names import PASSAGE_HORIZON_MS, PRICE_SCALE, WINDOWS
 from tickhouse.contract.validation import parse_price
@@ -46,7 +46,7 @@ class Symbol:
         self._steps = 0
         self._index = sliding.empty_index()
         self._chunks = _Chunks()
-        self._waiting = passage.NONE_WAITING
+        self._waiting = first_passage.NONE_WAITING
 
     def advance(self, ticks: int) -> None:
         """Store so many further ticks, and the results that are final by then."""
@@ -77,7 +77,9 @@ class Symbol:
         ]
         self._append("zscores", times, pa.array(scores, pa.list_(pa.struct(_SCORES))), "z_scores")
         watermark = int(times[-1]) - self._lateness
-        self._waiting, higher, lower = passage.advance(self._waiting, times, prices, watermark, PASSAGE_HORIZON_MS)
+        self._waiting, higher, lower = first_passage.advance(
+            self._waiting, times, prices, watermark, PASSAGE_HORIZON_MS
+        )
         for direction, answers in (("higher", higher), ("lower", lower)):
             order = np.argsort(answers.timestamps)
             waits = pa.array(answers.waits[order] / 1_000, pa.float64())

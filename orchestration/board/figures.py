@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orchestration.board.downsampling import extremes, last_of_each
 from orchestration.board.market import Market
 from orchestration.board.rows import Rows
-from orchestration.board.thinning import extremes, last_of_each
 from orchestration.board.view import SPAN_LABELS, Theme, View
 from tickhouse.contract.names import PASSAGE_HORIZON_MS, WINDOWS
 

@@ -14,10 +14,10 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from orchestration.alert_log import Alert
 from orchestration.board.market import Market
 from orchestration.board.view import View
-from orchestration.status import Status
+from orchestration.monitoring.alert_log import Alert
+from orchestration.monitoring.status import Status
 
 STALE_SECONDS = 90
 """Tables get a commit every 20 s, and one that is slow is not yet a reason to worry."""

@@ -12,10 +12,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from orchestration.checked_query import CheckedQueries
-from spark_jobs.table_sums import open_table, require_log
+from orchestration.lakehouse.checked_query import CheckedQueries
 from tickhouse.contract.arrays import Floats, Integers
 from tickhouse.contract.names import WINDOWS
+from tickhouse.table_checksums import open_table, require_log
 
 _REOPEN_SECONDS = 60.0
 """A table that was made anew begins with version 0 again: looking for later versions would never find it."""

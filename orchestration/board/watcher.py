@@ -12,17 +12,17 @@ from typing import Self
 from deltalake.exceptions import DeltaError
 from pymongo.errors import PyMongoError
 
-from orchestration import alert_log
-from orchestration.alert_log import Alert
 from orchestration.board.market import Market
 from orchestration.board.rows import IN_ORDER, ORDERS, TABLES, RecentRows, Rows, no_rows
 from orchestration.board.scores import Scores
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.local.processes import ProcessError
 from orchestration.mongo_address import without_password
-from orchestration.mongo_load import fault
-from orchestration.processes import ProcessError
+from orchestration.monitoring import alert_log
+from orchestration.monitoring.alert_log import Alert
+from orchestration.monitoring.status import Status, collect
+from orchestration.serving.load import fault
 from orchestration.settings import OrchestrationSettings, SettingsError, read_endpoints
-from orchestration.status import Status, collect
 from tickhouse.contract.names import WINDOWS
 
 LOOK_SECONDS = 1.0

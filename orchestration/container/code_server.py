@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 
-from orchestration.code_server import end_orphaned_runs
 from orchestration.container.environment import container_environment
 from orchestration.local.ports import LOOPBACK
 from orchestration.settings import OrchestrationSettings, SettingsError
-from orchestration.streams import Streams
+from orchestration.stack.code_server import end_orphaned_runs
+from orchestration.supervision.streams import Streams
 
 STOP_SECONDS = 15.0
 """How long the code server may take to stop; the streams' own grace (`streams.STOP_SECONDS`) comes after it."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from orchestration import terminal
-from orchestration.local import class_data
+from orchestration.local import appcds
 from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_tools, missing
 from orchestration.local.java import Java, JavaMissing, find_java
 from orchestration.settings import OrchestrationSettings, SettingsError
@@ -52,7 +52,7 @@ def main() -> int:
         fetch_with_progress(settings.tools, java, console, bundles or BUNDLES)
         if not bundles:
             with console.status("Preparing Java, this once"):
-                class_data.make(settings.tools, java, os.environ, console.print)
+                appcds.make(settings.tools, java, os.environ, console.print)
     except (FetchFailed, JavaMissing, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

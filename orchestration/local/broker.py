@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
-from orchestration import endings
+from orchestration.local import exit_status
 from orchestration.local.java import Java
-from spark_jobs.durability import ForcedFolder
 from tickhouse.environment import helper_environment
+from tickhouse.files import ForcedFolder
 
 PARTITIONS = 4
 """Partitions of each topic."""
@@ -134,7 +134,7 @@ class Broker:
             result = subprocess.run(command, env=helper_environment(), capture_output=True, text=True)
             if result.returncode != 0:
                 last = (result.stderr or result.stdout).strip().splitlines()[-1:]
-                ended = endings.told("java", result.returncode)
+                ended = exit_status.told("java", result.returncode)
                 raise NotReady(f"the broker's storage {data} cannot be formatted; Java ended {ended}. {' '.join(last)}")
             unfinished.rename(data)
         self.write_properties(data)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration import endings
+from orchestration.local import exit_status
 from tickhouse.environment import helper_environment
 
 SUITABLE_VERSIONS = (17, 21)
@@ -80,7 +80,7 @@ def _inspect(executable: Path, environment: Mapping[str, str]) -> Java | str:
     home = re.search(r"^\s*java\.home = (.+)$", shown.stderr, re.MULTILINE)
     version = re.search(r"^\s*java\.specification\.version = (?:1\.)?(\d+)", shown.stderr, re.MULTILINE)
     if shown.returncode != 0:
-        return f": it ended {endings.told('java', shown.returncode)}"
+        return f": it ended {exit_status.told('java', shown.returncode)}"
     if home is None or version is None:
         return " as Java does: it does not tell its version"
     return Java(Path(home[1].strip()), int(version[1]))

@@ -11,7 +11,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from orchestration.local.broker import NotReady
-from spark_jobs.durability import force_way_to
+from tickhouse.files import force_way_to
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,17 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from orchestration import alert_log, processes
-from orchestration.alert_log import Alert
+from orchestration.local import processes
 from orchestration.local.ports import answers, free_port
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
-from orchestration.processes import Process
+from orchestration.local.processes import Process
+from orchestration.monitoring import alert_log
+from orchestration.monitoring.alert_log import Alert
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE
 from orchestration.settings import Endpoints, write_endpoints
-from spark_jobs.jobs import JOBS
 from tests.browser.conftest import DESKTOP
 from tests.stored import STEP_MS, Symbol, load_all
 from tickhouse.contract.names import WINDOWS
+from tickhouse.contract.topology import JOBS
 
 pytestmark = pytest.mark.integration
 

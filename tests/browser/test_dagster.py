@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from orchestration.board.panels import graph_url
-from orchestration.watch import OBSERVE_SECONDS
+from orchestration.defs.supervisor_cursor import OBSERVE_SECONDS
 from tests.browser.test_board import drawn, pick
 from tests.running_stack import stack, status, wait_until
 

@@ -26,24 +26,25 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from orchestration.home import mark as mark_home
-from orchestration.home import require_removable
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.sql import query
+from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.broker import create_topics
+from orchestration.local.home import mark as mark_home
+from orchestration.local.home import require_removable
+from orchestration.local.home_marker import NotOurs, read_marker
 from orchestration.local.java import find_java
-from orchestration.marker import NotOurs, read_marker
 from orchestration.settings import PROJECT_ROOT
-from orchestration.sql import query
-from spark_jobs import offset_ranges, table_sums
-from spark_jobs.archive import TableBatch, TableTarget, append, create_table, position
-from spark_jobs.checkpoint_files import LocalFiles
-from spark_jobs.checkpoints import Checkpoint
-from spark_jobs.offset_ranges import OffsetRange
+from spark_jobs.checkpoints.checkpoint import Checkpoint
+from spark_jobs.checkpoints.files import LocalFiles
 from spark_jobs.session import build_session
 from spark_jobs.settings import StreamSettings
-from spark_jobs.tables import arrow_schema
+from spark_jobs.sinks.delta import TableBatch, TableTarget, append, create_table, position
 from tests.own_broker import OwnBroker
+from tickhouse import table_checksums
+from tickhouse.contract.tables import arrow_schema
+from tickhouse.kafka import range_reader
+from tickhouse.kafka.range_reader import OffsetRange
 
 _TABLE = "higher"
 _TOPIC, _TOPIC_ID = "flips", "id"
@@ -124,8 +125,8 @@ def make_table(folder: Path) -> TableTarget:
         wanted = OffsetRange(_TOPIC, {0: 30 * batch}, {0: 30 * (batch + 1)})
         append(target, TableBatch(wanted, _TOPIC_ID, "flips", batch), partial(_once, made, 30 * batch))
         if batch == _BATCHES // 2:
-            table_sums.open_table(target.uri).create_checkpoint()
-            table_sums.note(target.uri)
+            table_checksums.open_table(target.uri).create_checkpoint()
+            table_checksums.note(target.uri)
     return target
 
 
@@ -137,7 +138,7 @@ def _once(rows: pa.RecordBatch, begin: int, lacking: dict[int, int]) -> Iterator
 def _table_readers(target: TableTarget) -> list[Reader]:
     lakehouse = Lakehouse(target.uri.rpartition("/")[0])
     columns = [field.name for field in arrow_schema(_TABLE)]
-    newest = table_sums.open_table(target.uri).version()
+    newest = table_checksums.open_table(target.uri).version()
 
     def sorted_rows(batches: Iterator[pa.RecordBatch]) -> list[str]:
         return sorted(str(row) for batch in batches for row in batch.to_pylist())
@@ -158,7 +159,7 @@ def data_kinds(folder: Path, *, checked: bool) -> dict[str, Kind]:
     target = make_table(folder)
     table, readers = Path(target.uri), _table_readers(target)
     if not checked:
-        shutil.rmtree(table / table_sums.FOLDER)
+        shutil.rmtree(table / table_checksums.FOLDER)
     log = table / "_delta_log"
     kinds = {
         "Delta: data": Kind(sorted(table.glob("date=*/*.parquet")), readers),
@@ -167,7 +168,7 @@ def data_kinds(folder: Path, *, checked: bool) -> dict[str, Kind]:
         "Delta: _last_checkpoint": Kind([log / "_last_checkpoint"], readers),
     }
     if checked:
-        sums = sorted(path for path in (table / table_sums.FOLDER).rglob("*") if path.is_file())
+        sums = sorted(path for path in (table / table_checksums.FOLDER).rglob("*") if path.is_file())
         kinds["Delta: our checksums"] = Kind(sums, readers)
     return kinds
 
@@ -256,9 +257,9 @@ def broker_kinds(folder: Path, tools: Path, *, checked: bool) -> Iterator[dict[s
     home.mkdir()
     broker = OwnBroker(home, find_java(os.environ), tools)
     patch = pytest.MonkeyPatch()
-    patch.setattr(offset_ranges, "_SILENCE_SECONDS", 2.0)
+    patch.setattr(range_reader, "_SILENCE_SECONDS", 2.0)
     if not checked:
-        patch.setattr(offset_ranges, "Consumer", _unchecked)
+        patch.setattr(range_reader, "Consumer", _unchecked)
     try:
         broker.start()
         create_topics(broker.bootstrap, (_TOPIC,), partitions=1)
@@ -271,7 +272,7 @@ def broker_kinds(folder: Path, tools: Path, *, checked: bool) -> Iterator[dict[s
         wanted = OffsetRange(_TOPIC, {0: 0}, {0: _BATCHES * _MESSAGES})
 
         def messages() -> list[Any]:
-            found = offset_ranges.read(wanted, client)
+            found = range_reader.read(wanted, client)
             return [(each.offset(), each.key(), each.value(), each.timestamp()) for some in found for each in some]
 
         segments = sorted((home / "kafka").rglob(f"{_TOPIC}-0/*.log"))

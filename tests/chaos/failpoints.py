@@ -125,7 +125,7 @@ class _Transactions(wrapt.ObjectProxy[Any]):
 
 
 def _in_sinks(module: Any) -> None:
-    from spark_jobs.jobs import JOBS
+    from tickhouse.contract.topology import JOBS
 
     job_of = {spec.outputs[0]: name for name, spec in JOBS.items() if spec.outputs}
 
@@ -147,7 +147,7 @@ def _in_run(module: Any) -> None:
 
 
 def _in_archive(module: Any) -> None:
-    from spark_jobs.jobs import JOBS
+    from tickhouse.contract.topology import JOBS
 
     job_of = {table: name for name, spec in JOBS.items() for table in spec.tables}
 
@@ -210,10 +210,10 @@ def _in_broker(module: Any) -> None:
 
 
 _MODULES: dict[str, Callable[[Any], None]] = {
-    "spark_jobs.sinks": _in_sinks,
+    "spark_jobs.sinks.kafka": _in_sinks,
     "spark_jobs.run": _in_run,
-    "spark_jobs.archive": _in_archive,
-    "orchestration.mongo_load": _in_mongo_load,
-    "orchestration.maintenance": _in_maintenance,
+    "spark_jobs.sinks.delta": _in_archive,
+    "orchestration.serving.load": _in_mongo_load,
+    "orchestration.lakehouse.maintenance": _in_maintenance,
     "orchestration.local.broker": _in_broker,
 }

@@ -14,11 +14,11 @@ from random import Random
 
 import psutil
 
-from spark_jobs.jobs import JOBS
 from tests.chaos import failpoints
 from tests.chaos.plan import LONG_CUT_SECONDS, SHORT_CUT_SECONDS, Fault
 from tests.chaos.power import PowerFolder
 from tests.chaos.victims import Stack
+from tickhouse.contract.topology import JOBS
 
 _REACH_SECONDS = 60.0
 """How long a failpoint may stay armed without being reached."""

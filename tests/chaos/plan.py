@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from spark_jobs.jobs import JOBS
 from tests.chaos.failpoints import IN_PYTHON
+from tickhouse.contract.topology import JOBS
 
 STREAMS = tuple(JOBS)
 PUBLISHERS = tuple(name for name, spec in JOBS.items() if spec.outputs)

@@ -29,7 +29,7 @@ from orchestration.local.artifacts import kafka_jars, mongod_binary
 from orchestration.local.java import find_java
 from orchestration.local.ports import free_port
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.archive import TableTarget, create_table, position
+from spark_jobs.sinks.delta import TableTarget, create_table, position
 from tests.chaos.power import PowerFolder, unavailable
 from tests.chaos.volatile_disk import Mode
 

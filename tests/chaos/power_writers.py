@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from spark_jobs.archive import TableBatch, TableTarget, append, create_table
-from spark_jobs.durability import ForcedFolder
-from spark_jobs.offset_ranges import OffsetRange
-from spark_jobs.tables import arrow_schema
+from spark_jobs.sinks.delta import TableBatch, TableTarget, append, create_table
+from tickhouse.contract.tables import arrow_schema
+from tickhouse.files import ForcedFolder
+from tickhouse.kafka.range_reader import OffsetRange
 
 
 def delta(folder: Path, durable: bool) -> None:

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.offset_ranges import TopicDamaged
 from tests.chaos.bit_flips import broker_kinds, count, data_kinds, flipped, record_kinds
+from tickhouse.kafka.range_reader import TopicDamaged
 
 _NEVER_REFUSED = {"Delta: _last_checkpoint", "Delta: our checksums"}
 

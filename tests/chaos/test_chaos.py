@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from spark_jobs.jobs import JOBS
 from tests.chaos import plan
 from tests.chaos.report import Record, passed, summary
 from tests.chaos.run import Run
 from tests.chaos.victims import Stack
 from tests.reference.report import Report, Tally
 from tests.reference.stream import disturb, random_walks, write_lines
+from tickhouse.contract.topology import JOBS
 
 SEED = int(os.environ.get("SEED", "20251124"))
 _SPEED = 1

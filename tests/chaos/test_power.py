@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from spark_jobs.archive import TableTarget, create_table
-from spark_jobs.delta_log import set_torn_commits_aside
+from spark_jobs.sinks.delta import TableTarget, create_table
+from spark_jobs.sinks.delta_log import set_torn_commits_aside
 from tests.chaos.power import unavailable
 from tests.chaos.power_cuts import outcome
 from tests.chaos.volatile_disk import ROOT, Mode, VolatileDisk

@@ -13,16 +13,17 @@ from typing import Any
 import psutil
 from pymongo.errors import PyMongoError
 
-from orchestration import dagster_records, processes
-from orchestration.kafka import KafkaAway, Topics
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.local import processes
 from orchestration.local.ports import answers, free_port
-from orchestration.mongo_load import COLLECTIONS, TABLE, MongoStore
+from orchestration.monitoring import dagster_records
+from orchestration.serving.load import COLLECTIONS, TABLE, MongoStore
 from orchestration.settings import PROJECT_ROOT, Endpoints, read_endpoints
-from orchestration.supervisor import epoch_seconds
-from spark_jobs.jobs import JOBS
+from orchestration.supervision.lag import KafkaAway, Topics
+from orchestration.supervision.restart_policy import epoch_seconds
 from tests.chaos import failpoints
 from tests.chaos.proxy import Proxy
+from tickhouse.contract.topology import JOBS
 
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
 INJECTION = Path(__file__).with_name("injection")

@@ -14,11 +14,11 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from orchestration import processes
 from orchestration.definitions import build_definitions
-from orchestration.resources import MongoResource, StreamsResource, TopicsResource
+from orchestration.defs.resources import MongoResource, StreamsResource, TopicsResource
+from orchestration.local import processes
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.jobs import JOBS
+from tickhouse.contract.topology import JOBS
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
 NOWHERE = "127.0.0.1:1"

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from orchestration.run_processes import noting_executor
+from orchestration.defs.run_processes import noting_executor
 
 AT_WORK = "at-work"
 

@@ -19,9 +19,10 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster_shared.error import SerializableErrorInfo
 
-from orchestration import alert_log, alerts, processes
-from orchestration.alert_sensor import Cursor, alert_sensor
-from orchestration.outbox import FIRST_PAUSE, KEPT_SECONDS
+from orchestration.defs.alerts import Cursor, alert_sensor
+from orchestration.local import processes
+from orchestration.monitoring import alert_log, alerts
+from orchestration.monitoring.webhook_queue import FIRST_PAUSE, KEPT_SECONDS
 from orchestration.settings import OrchestrationSettings, SettingsError
 from producer.heartbeat import utc_text
 from tests.dagster.conftest import definitions

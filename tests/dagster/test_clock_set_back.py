@@ -21,8 +21,9 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 
-from orchestration import dagster_records, processes
-from orchestration.daemon import ClockWatch, Forgotten, forget_future
+from orchestration.local import processes
+from orchestration.monitoring import dagster_records
+from orchestration.stack.daemon import ClockWatch, Forgotten, forget_future
 from tests.fake_clock import FakeClock
 from tests.unit.test_stack_code_server import sensor_state
 
@@ -97,7 +98,7 @@ def test_sensors_look_on_when_the_clock_is_set_back(home: Path) -> None:
     code.write_text(_CODE)
     seen.touch()
     environment = {**os.environ, **clock.environment, "DAGSTER_HOME": str(dagster), "LOOKS": str(seen)}
-    command = [sys.executable, "-m", "orchestration.daemon", "run", "--python-file", str(code)]
+    command = [sys.executable, "-m", "orchestration.stack.daemon", "run", "--python-file", str(code)]
 
     def wait_for_look(seconds: float) -> None:
         looked, deadline = seen.stat().st_size, time.monotonic() + seconds

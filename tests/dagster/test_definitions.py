@@ -9,14 +9,14 @@ import dagster as dg
 import pytest
 
 from orchestration.board.panels import DAGSTER_GROUPS
-from orchestration.check_times import MOMENTS
-from orchestration.checks import CHECKS, STREAM_OF, CheckKey
-from orchestration.recomputation import RESULT_TABLES
-from orchestration.resources import LakehouseResource, build_resources
+from orchestration.defs.resources import LakehouseResource, build_resources
+from orchestration.monitoring.check_schedule import MOMENTS
+from orchestration.monitoring.health_checks import CHECKS, STREAM_OF, CheckKey
+from orchestration.monitoring.table_checks import TABLE_CHECKS
+from orchestration.recompute.expected_rows import RESULT_TABLES
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from orchestration.table_checks import TABLE_CHECKS
-from spark_jobs.tables import COLUMNS
 from tests.dagster.conftest import definitions
+from tickhouse.contract.tables import COLUMNS
 
 TABLES = {"prices", "rejects", "moving_stats", "zscores", "higher", "lower"}
 COLLECTIONS = {f"zscore_{window}" for window in ("30s", "1m", "5m", "15m", "30m", "1h")}

@@ -10,13 +10,14 @@ import dagster as dg
 import pytest
 from pymongo import MongoClient
 
-from orchestration import drain_job, processes, replay_job
-from orchestration.kafka import Topics
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
-from orchestration.resources import MongoResource, StreamsResource, TopicsResource
-from spark_jobs.jobs import JOBS, TOPICS
+from orchestration.defs import drain, replay
+from orchestration.defs.resources import MongoResource, StreamsResource, TopicsResource
+from orchestration.local import processes
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import definitions
 from tests.zscore_tables import append, rows
+from tickhouse.contract.topology import JOBS, TOPICS
 
 
 class Counted(Topics):
@@ -65,7 +66,7 @@ def launched(home: Path, instance: dg.DagsterInstance, **overrides: Any) -> dg.D
 def test_streams_are_stopped_once_all_has_gone_through(
     stand_in_home: Path, instance: dg.DagsterInstance, mongo_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_job, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(drain, "_TELL_SECONDS", 0.0)
     with MongoClient[Document](mongo_uri) as client:
         for database in (DATABASE, RECORDS_DATABASE):
             client.drop_database(database)
@@ -124,7 +125,7 @@ def test_a_recording_is_sent_and_the_log_tells_how_far(
 ) -> None:
     from orchestration.local.broker import create_topics
 
-    monkeypatch.setattr(replay_job, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(replay, "_TELL_SECONDS", 0.0)
     create_topics(broker, TOPICS)
     recording = stand_in_home / "ticks.jsonl"
     moments = [f"2025-05-08T12:00:{second:02}.000Z" for second in range(30)]

@@ -5,15 +5,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orchestration import first_checks
-from orchestration.supervisor import StreamView
+from orchestration.defs import startup_checks
+from orchestration.supervision.restart_policy import StreamView
 from tests.dagster.conftest import definitions, make_run
 
 
 def tick(home: Path, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
     loaded = definitions(home)
     context = dg.build_sensor_context(instance=instance, definitions=loaded, resources=loaded.resources or {})
-    result = first_checks.first_checks(context)
+    result = startup_checks.first_checks(context)
     assert isinstance(result, dg.RunRequest | dg.SkipReason)
     return result
 
@@ -24,7 +24,7 @@ def test_everything_is_checked_once_soon_after_the_start(
     assert isinstance(tick(stand_in_home, instance), dg.SkipReason), "no stream runs"
     ages = {"prices": 130.0, "moving": 3.0, "zscore": None, "trend": 130.0}
     monkeypatch.setattr(
-        "orchestration.streams.Streams.observe",
+        "orchestration.supervision.streams.Streams.observe",
         lambda _self, name: StreamView("running" if ages[name] else "crashed", running_seconds=ages[name]),
     )
     assert isinstance(tick(stand_in_home, instance), dg.RunRequest), "one that crashed makes no new beginning"

@@ -8,22 +8,22 @@ import pytest
 from confluent_kafka import Producer
 from deltalake import DeltaTable
 
-from orchestration import processes
-from orchestration.backfill import backfill
 from orchestration.definitions import build_definitions
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.local import processes
 from orchestration.local.broker import create_topics
 from orchestration.local.java import Java
-from orchestration.recomputation import RESULT_TABLES
-from orchestration.reconcile import Findings, reconcile
+from orchestration.recompute.backfill import backfill
+from orchestration.recompute.expected_rows import RESULT_TABLES
+from orchestration.recompute.reconcile import Findings, reconcile
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.jobs import TOPICS
 from tests.dagster.conftest import RealHome
 from tests.dagster.test_streams_real import materialise
 from tests.history_tables import History
 from tests.integration.test_history import alter, times
 from tests.own_broker import OwnBroker
 from tests.reference.stream import generate
+from tickhouse.contract.topology import TOPICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
 

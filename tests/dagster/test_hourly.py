@@ -9,11 +9,11 @@ import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
 
-from orchestration.checks import CHECKS
-from orchestration.recomputation import RESULT_TABLES
-from orchestration.reporting import LONGEST_SECONDS, event_of, materialised_at
-from orchestration.resources import MongoResource
-from orchestration.table_checks import TABLE_CHECKS
+from orchestration.defs.reporting import LONGEST_SECONDS, event_of, materialised_at
+from orchestration.defs.resources import MongoResource
+from orchestration.monitoring.health_checks import CHECKS
+from orchestration.monitoring.table_checks import TABLE_CHECKS
+from orchestration.recompute.expected_rows import RESULT_TABLES
 from tests.dagster.conftest import definitions
 from tests.history_tables import History
 from tests.integration.test_history import MIDNIGHT, alter, times, walk

@@ -14,12 +14,12 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo import MongoClient
 
-from orchestration import housekeeping, sensors
-from orchestration.housekeeping import tidy_runs
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
-from orchestration.resources import MongoResource
+from orchestration.defs import run_cleanup, supervisor
+from orchestration.defs.resources import MongoResource
+from orchestration.defs.run_cleanup import tidy_runs
+from orchestration.defs.supervisor_cursor import LOAD_POLICY
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.settings import PROJECT_ROOT
-from orchestration.watch import LOAD_POLICY
 from tests.dagster.conftest import definitions, make_run
 from tests.dagster.endless_load import AT_WORK
 from tests.zscore_tables import append, rows
@@ -53,7 +53,7 @@ def tick(loaded: dg.Definitions, instance: dg.DagsterInstance) -> dg.SensorResul
     context = dg.build_sensor_context(
         instance=instance, definitions=loaded, sensor_name="load_new_zscores", resources=loaded.resources or {}
     )
-    result = sensors.load_new_zscores(context)
+    result = supervisor.load_new_zscores(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -126,7 +126,7 @@ def test_a_load_that_never_ends_does_not_block_for_ever(
 ) -> None:
     make_run(instance, loading.resolve_job_def("load_mongodb"), dg.DagsterRunStatus.STARTED)
     assert skipped(tick(loading, instance)) == "a load is under way"
-    monkeypatch.setattr(sensors, "LOAD_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "LOAD_RUN_SECONDS", 0.0)
     assert tick(loading, instance).run_requests
 
 
@@ -195,7 +195,7 @@ def test_runs_of_good_loads_are_removed_after_hours_but_the_newest(
         instance_ref=None, instance=instance, code_location_origin=RegisteredCodeLocationOrigin("tickhouse")
     )
     assert "0 runs removed" in str(tidy_runs(context))
-    monkeypatch.setattr(housekeeping, "KEEP_HOURS", -1)
+    monkeypatch.setattr(run_cleanup, "KEEP_HOURS", -1)
     assert "2 runs removed" in str(tidy_runs(context))
     left = instance.get_runs()
     assert sorted(run.status.value for run in left) == ["FAILURE", "SUCCESS", "SUCCESS"]

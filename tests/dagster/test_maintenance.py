@@ -9,11 +9,11 @@ import pytest
 from pydantic import ValidationError
 from pymongo import MongoClient
 
-from orchestration.jobs import MaintenanceConfig
-from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
-from orchestration.resources import MongoResource
-from orchestration.schedules import daily_maintenance
+from orchestration.defs.resources import MongoResource
+from orchestration.defs.schedules import daily_maintenance
+from orchestration.defs.stream_jobs import MaintenanceConfig
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
 from tests.dagster.conftest import definitions
 from tests.zscore_tables import append, rows
 

@@ -10,10 +10,10 @@ import pytest
 from deltalake import write_deltalake
 from pydantic import ValidationError
 
-from orchestration import processes
-from orchestration.resources import StreamsResource
-from spark_jobs.jobs import JOBS, TABLES
+from orchestration.defs.resources import StreamsResource
+from orchestration.local import processes
 from tests.dagster.conftest import definitions
+from tickhouse.contract.topology import JOBS, TABLES
 
 
 def run(home: Path, job: str, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:

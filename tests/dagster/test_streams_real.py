@@ -10,16 +10,16 @@ import pytest
 from confluent_kafka import Producer
 from pymongo import MongoClient
 
-from orchestration import processes
 from orchestration.definitions import build_definitions
-from orchestration.kafka import Topics
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.local import processes
 from orchestration.local.broker import create_topics
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.monitoring.status import collect
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
-from orchestration.status import collect
-from spark_jobs.jobs import JOBS, TABLES, TOPICS
+from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import RealHome
+from tickhouse.contract.topology import JOBS, TABLES, TOPICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
 

@@ -11,16 +11,17 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from orchestration import process_identity, processes, sensors
-from orchestration.kafka import Topics
-from orchestration.resources import TopicsResource
-from orchestration.run_processes import TAG
+from orchestration.defs import supervisor
+from orchestration.defs.resources import TopicsResource
+from orchestration.defs.run_processes import TAG
+from orchestration.defs.supervisor_cursor import OBSERVE_SECONDS, Memory
+from orchestration.local import process_identity, processes
+from orchestration.monitoring.status import collect
 from orchestration.settings import OrchestrationSettings
-from orchestration.status import collect
-from orchestration.watch import OBSERVE_SECONDS, Memory
-from spark_jobs.jobs import JOBS, TOPICS
+from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import definitions, make_run
 from tests.zscore_tables import append, rows
+from tickhouse.contract.topology import JOBS, TOPICS
 
 STATUSES = list(dg.DagsterRunStatus)
 
@@ -46,7 +47,7 @@ def tick(home: Path, instance: dg.DagsterInstance, cursor: str | None = None, **
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, definitions=loaded, sensor_name="supervisor", resources=loaded.resources or {}
     )
-    result = sensors.supervisor(context)
+    result = supervisor.supervisor(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -177,7 +178,7 @@ def test_a_run_that_never_ends_does_not_block_for_ever(
         definitions(stand_in_home).resolve_job_def("launch_streams"), status=dg.DagsterRunStatus.STARTED
     )
     assert requested(tick(stand_in_home, instance)) == []
-    monkeypatch.setattr(sensors, "STREAM_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "STREAM_RUN_SECONDS", 0.0)
     assert requested(tick(stand_in_home, instance)) == [("launch_streams", list(JOBS))]
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from pymongo import MongoClient
 
-from orchestration import processes
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document
-from orchestration.resources import MongoResource
-from orchestration.table_checks import TABLE_CHECKS
+from orchestration.defs.resources import MongoResource
+from orchestration.local import processes
+from orchestration.monitoring.table_checks import TABLE_CHECKS
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
 from producer.heartbeat import utc_text
 from tests.dagster.conftest import definitions
 from tests.market_tables import append, make, rows

@@ -15,13 +15,13 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 from pymongo import MongoClient
 
-from orchestration import gap_table
-from orchestration.home import mark
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse import gap_log
+from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local.broker import create_topics
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, MongoStore, load
+from orchestration.local.home import mark
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, MongoStore, load
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.gaps import Gap
+from spark_jobs.checkpoints.gaps import Gap
 from tests.broker_topics import remove_topics
 from tests.reference.model import Expected
 from tests.reference_tables import make
@@ -49,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     lakehouse = home / "lakehouse"
     expected = make(lakehouse, seed=5, symbols=("BTCUSDT", "ETHUSDT"), ticks=18_000)
     lost = Gap("btc-price", 0, 7, 9, "removed by the broker")
-    gap_table.append(str(lakehouse), [("moving", lost)], datetime.datetime(2025, 5, 9, tzinfo=datetime.UTC))
+    gap_log.append(str(lakehouse), [("moving", lost)], datetime.datetime(2025, 5, 9, tzinfo=datetime.UTC))
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "examples").symlink_to(PROJECT_ROOT / "examples")
     shutil.copy(PROJECT_ROOT / ".env.example", folder)

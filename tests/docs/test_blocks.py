@@ -20,10 +20,10 @@ import pytest
 import yaml
 
 from orchestration.definitions import build_definitions
-from orchestration.home import mark
+from orchestration.lakehouse.sql import query
 from orchestration.local.artifacts import spark_jars
+from orchestration.local.home import mark
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from orchestration.sql import query
 from tests.docs.blocks import RULES, Block, Treatment, blocks, commands, spoken_commands, treatment
 from tests.docs.conftest import Project
 from tests.reference.ideal import zscore
@@ -111,7 +111,7 @@ def _options_are_known(words: Sequence[str]) -> None:
     """`tickhouse COMMAND OPTIONS`: the command and each option are in its help."""
     from typer.main import get_group
 
-    from orchestration.cli import app
+    from orchestration.cli.app import app
 
     known = {
         name: {text for one in command.params for text in (*one.opts, *one.secondary_opts)}

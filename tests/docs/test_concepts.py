@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.ordering import BEFORE_ALL, admit
-from spark_jobs.sliding import advance, empty_index
+from spark_jobs.compute.ordering import BEFORE_ALL, admit
+from spark_jobs.compute.sliding import advance, empty_index
 from tests.reference.ideal import average, deviation, zscore
 from tests.reference.model import LATENESS_MS, evaluate, keyed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.marker import MARKER, read_marker
+from orchestration.local.home_marker import MARKER, read_marker
 from tests.recorded_home import is_planned, unpack
 from tests.reference.compare import compare_everything
 from tests.running_stack import stack, wait_until

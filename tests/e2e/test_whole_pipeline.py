@@ -15,12 +15,12 @@ import psutil
 import pytest
 from confluent_kafka import Producer
 
-from orchestration import processes
-from spark_jobs.jobs import JOBS
+from orchestration.local import processes
 from tests.conftest import stop_all
 from tests.reference.compare import compare_everything
 from tests.reference.stream import generate, write_lines
 from tests.running_stack import TICKHOUSE, stack, wait_until
+from tickhouse.contract.topology import JOBS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from orchestration.lakehouse import Lakehouse
-from orchestration.maintenance import Maintenance, Policy
+from orchestration.lakehouse.maintenance import Maintenance, Policy
+from orchestration.lakehouse.tables import Lakehouse
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.archive import TableBatch, TableTarget, append, create_table, position, set_position
-from spark_jobs.messages import form_messages, pack_results
-from spark_jobs.offset_ranges import RECORD_SCHEMA, OffsetRange
-from spark_jobs.prices import _Writer
-from spark_jobs.published import read_results, table_rows
-from spark_jobs.tables import COLUMNS, arrow_schema
+from spark_jobs.jobs.prices import _Writer
+from spark_jobs.sinks.delta import TableBatch, TableTarget, append, create_table, position, set_position
+from tickhouse.contract.decoding import read_results, table_rows
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC
+from tickhouse.contract.tables import COLUMNS, arrow_schema
+from tickhouse.kafka.range_reader import RECORD_SCHEMA, OffsetRange
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 NOW = 1_746_677_558_300

@@ -17,14 +17,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from orchestration.local.broker import create_topics
 from orchestration.local.java import Java
-from spark_jobs.blobs import encode_blobs
-from spark_jobs.jobs import COUNTS
-from spark_jobs.markers import NOTHING_PUBLISHED, MicroBatch
-from spark_jobs.messages import pack_results
-from spark_jobs.sinks import KafkaTarget, Markers, _Channel
+from spark_jobs.framing import encode_blobs
+from spark_jobs.sinks.kafka import KafkaTarget, Markers, _Channel
 from tests.fake_clock import FakeClock
 from tests.own_broker import OwnBroker
+from tickhouse.contract.encoding import pack_results
 from tickhouse.contract.names import WINDOWS, ZSCORE_TOPIC
+from tickhouse.contract.topology import COUNTS
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, MicroBatch
 
 pytestmark = pytest.mark.integration
 

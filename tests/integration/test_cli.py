@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.local.instance import only_instance
-from orchestration.sql import EXAMPLES
+from orchestration.lakehouse.sql import EXAMPLES
+from orchestration.local.home_lock import only_instance
 from tests.reference_tables import make
 
 pytestmark = pytest.mark.integration

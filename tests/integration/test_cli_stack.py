@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration import processes
-from orchestration.local.instance import holder
+from orchestration.local import processes
+from orchestration.local.home_lock import holder
 from orchestration.local.ports import free_port
 from tests.conftest import stop_all
 from tests.docs.blocks import stack_commands

@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from kafka import KafkaConsumer  # type: ignore[import-untyped]
 
 from orchestration.local.broker import create_topics
-from spark_jobs.offset_ranges import OffsetRange, read
+from tickhouse.kafka.range_reader import OffsetRange, read
 
 pytestmark = pytest.mark.integration
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import processes
+from orchestration.local import processes
 from orchestration.local.broker import create_topics
 from orchestration.local.ports import answers, free_port
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.jobs import JOBS, TOPICS
+from tickhouse.contract.topology import JOBS, TOPICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.whole_machine]
 WAIT_SECONDS = 60.0
@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 from orchestration.container.code_server import serve
 from orchestration.settings import OrchestrationSettings
-from orchestration.streams import Streams
+from orchestration.supervision.streams import Streams
 sys.exit(serve(sys.argv[1:], Streams(OrchestrationSettings.read()), os.environ))
 """
 

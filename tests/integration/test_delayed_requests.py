@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration import processes
 from orchestration.local import broker as kafka
+from orchestration.local import processes
 from orchestration.local.artifacts import kafka_jars
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
-from spark_jobs.blobs import encode_blobs
-from spark_jobs.jobs import COUNTS
-from spark_jobs.markers import NOTHING_PUBLISHED, MicroBatch
-from spark_jobs.messages import pack_results
-from spark_jobs.offset_ranges import OffsetRange, read
-from spark_jobs.sinks import KafkaTarget, Markers, _Channel, _identity
-from spark_jobs.topics import TopicWatch
+from spark_jobs.framing import encode_blobs
+from spark_jobs.sinks.kafka import KafkaTarget, Markers, _Channel, _identity
 from tests.chaos import delayed_requests as delayed
 from tests.chaos.delayed_requests import DelayingProxy
+from tickhouse.contract.encoding import pack_results
+from tickhouse.contract.topology import COUNTS
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, MicroBatch
+from tickhouse.kafka.range_reader import OffsetRange, read
+from tickhouse.kafka.topics import TopicWatch
 
 pytestmark = pytest.mark.integration
 

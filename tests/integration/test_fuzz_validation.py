@@ -22,13 +22,13 @@ import pytest
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.offset_ranges import RECORD_SCHEMA
-from spark_jobs.packing import pack, unpack
+from spark_jobs.sources.packing import pack, unpack
 from tests.batch_verdicts import batch_verdicts
 from tests.reference import acceptance
 from tests.reference.fuzz import Fuzzed, fuzz
 from tickhouse.contract.names import TICKS_TOPIC
 from tickhouse.contract.validation import Tick, accept
+from tickhouse.kafka.range_reader import RECORD_SCHEMA
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 SEED = int(os.environ.get("TICKHOUSE_FUZZ_SEED", "20250508"))

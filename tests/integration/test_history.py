@@ -20,15 +20,15 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pymongo import MongoClient
 
-from orchestration import backfill_table
-from orchestration.backfill import BackfillError, TableBackfill, backfill
-from orchestration.lakehouse import Lakehouse
-from orchestration.maintenance import Maintenance, Policy
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
-from orchestration.recomputation import RESULT_TABLES, complete_until
-from orchestration.reconcile import Findings, NothingToCompare, reconcile
+from orchestration.lakehouse import backfill_log
+from orchestration.lakehouse.maintenance import Maintenance, Policy
+from orchestration.lakehouse.snapshot import TableSnapshot
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.recompute.backfill import BackfillError, TableBackfill, backfill
+from orchestration.recompute.expected_rows import RESULT_TABLES, complete_until
+from orchestration.recompute.reconcile import Findings, NothingToCompare, reconcile
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
 from orchestration.settings import PROJECT_ROOT
-from orchestration.table_snapshot import TableSnapshot
 from tests.history_tables import LATENESS_MS, History, Tick
 from tickhouse.contract.names import PRICE_SCALE
 
@@ -297,7 +297,7 @@ def test_appends_meanwhile_are_not_lost(history: History) -> None:
     expected = len(history.published()["higher"])
     program = (
         "import pickle, sys\nfrom pathlib import Path\nfrom deltalake import write_deltalake\n"
-        "from spark_jobs.table_lock import table_lock\nfrom tests.operators_without_spark import table_rows\n"
+        "from spark_jobs.sinks.table_lock import table_lock\nfrom tests.operators_without_spark import table_rows\n"
         "uri, home, messages = pickle.load(sys.stdin.buffer)\n"
         "for start in range(0, len(messages), 20):\n"
         "    with table_lock(Path(home), 'higher', 60):\n"
@@ -324,7 +324,7 @@ def test_killed_between_the_tables_a_repetition_repairs(history: History) -> Non
     home = history.lakehouse / "home"
     program = (
         "import datetime, os, signal, sys\nfrom pathlib import Path\n"
-        "from orchestration import backfill\nfrom orchestration.lakehouse import Lakehouse\n"
+        "from orchestration.recompute import backfill\nfrom orchestration.lakehouse.tables import Lakehouse\n"
         "lakehouse, home, victim = sys.argv[1:]\n"
         "if victim == 'recorded':\n"
         "    backfill.write_deltalake = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -375,9 +375,7 @@ def test_what_a_stream_wrote_before_its_topic_was_made_anew_comes_first(history:
     repair(history)
     (record,) = {
         each.reach.generation
-        for each in backfill_table.valid(
-            str(history.lakehouse), TableSnapshot(str(history.lakehouse), "lower")
-        ).values()
+        for each in backfill_log.valid(str(history.lakehouse), TableSnapshot(str(history.lakehouse), "lower")).values()
     }
     assert record == 1
     assert all(findings.passed for findings in whole(history).values())

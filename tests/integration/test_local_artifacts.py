@@ -14,8 +14,8 @@ import pytest
 
 from orchestration.local import artifacts
 from orchestration.local.artifacts import BUNDLES, FetchFailed, ensure_jars, ensure_tools, missing, pinned_jars
+from orchestration.local.home_marker import MARKER
 from orchestration.local.java import Java
-from orchestration.marker import MARKER
 from orchestration.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
-from orchestration import processes
+from orchestration.local import processes
 from orchestration.local.artifacts import kafka_jars
 from orchestration.local.broker import Broker, NotReady, TopicMismatch, create_topics, wait_ready
 from orchestration.local.java import Java

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import processes
-from orchestration.local import checks
-from orchestration.local.checks import find_problems
-from orchestration.local.instance import AlreadyRunning, only_instance
+from orchestration.local import preflight, processes
+from orchestration.local.home_lock import AlreadyRunning, only_instance
 from orchestration.local.ports import free_port, is_free
+from orchestration.local.preflight import find_problems
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from tests.hostile import Hostile
 
@@ -105,7 +104,7 @@ def test_another_instance_on_the_same_home(settings: OrchestrationSettings) -> N
 
 def test_no_disk_space(settings: OrchestrationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(settings.home).free
-    monkeypatch.setattr(checks, "LEAST_FREE_BYTES", 2 * free)
+    monkeypatch.setattr(preflight, "LEAST_FREE_BYTES", 2 * free)
     (told,) = find_problems(settings, os.environ)
     assert "free" in told
     assert "--home" in told
@@ -219,7 +218,7 @@ def test_an_unsuitable_java_and_no_other(settings: OrchestrationSettings, monkey
 
 
 def test_a_library_that_mongod_lacks(monkeypatch: pytest.MonkeyPatch, settings: OrchestrationSettings) -> None:
-    monkeypatch.setattr(checks, "_MONGOD_LIBRARIES", {"libcurl-of-nobody.so.4": "libcurl4"})
+    monkeypatch.setattr(preflight, "_MONGOD_LIBRARIES", {"libcurl-of-nobody.so.4": "libcurl4"})
     (told,) = find_problems(settings, dict(os.environ) | {"PATH": ""})
     assert "libcurl-of-nobody.so.4" in told
     assert "libcurl4" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.local import class_data
+from orchestration.local import appcds
 from orchestration.local.artifacts import kafka_jars
 from orchestration.local.java import Java
 
@@ -22,18 +22,18 @@ def loaded_from_archive(java: Java, options: list[str], tools: Path) -> int:
 
 
 def test_java_takes_classes_from_the_archive(tools: Path, java: Java) -> None:
-    assert class_data.complete(tools, java)
-    options = [*class_data.broker_options(tools, java), "-XX:+UseSerialGC"]
+    assert appcds.complete(tools, java)
+    options = [*appcds.broker_options(tools, java), "-XX:+UseSerialGC"]
     assert loaded_from_archive(java, options, tools) > 100
 
 
 def test_there_are_no_options_without_an_archive(tmp_path: Path, java: Java) -> None:
-    assert not class_data.complete(tmp_path, java)
-    assert class_data.stream_options(tmp_path, java) == class_data.broker_options(tmp_path, java) == []
+    assert not appcds.complete(tmp_path, java)
+    assert appcds.stream_options(tmp_path, java) == appcds.broker_options(tmp_path, java) == []
 
 
 def test_a_rehearsal_that_cannot_be_held_is_told_and_left(tmp_path: Path, java: Java) -> None:
     said: list[str] = []
-    class_data.make(tmp_path, java, {}, said.append)  # no JARs there
+    appcds.make(tmp_path, java, {}, said.append)  # no JARs there
     assert "Preparing Java has failed" in said[-1]
-    assert not class_data.complete(tmp_path, java)
+    assert not appcds.complete(tmp_path, java)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pymongo import MongoClient
 
-from orchestration import processes
+from orchestration.local import processes
 from orchestration.local.artifacts import mongod_binary
 from orchestration.local.broker import NotReady
 from orchestration.local.mongod import Mongod, wait_ready

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from orchestration.lakehouse import ChangesUnavailable, Lakehouse
-from orchestration.maintenance import (
+from orchestration.lakehouse.maintenance import (
     NOBODY,
     Maintenance,
     MaintenanceError,
@@ -26,8 +25,9 @@ from orchestration.maintenance import (
     due,
     held_back,
 )
+from orchestration.lakehouse.tables import ChangesUnavailable, Lakehouse
 from orchestration.settings import PROJECT_ROOT
-from spark_jobs.table_lock import TableBusy, table_lock
+from spark_jobs.sinks.table_lock import TableBusy, table_lock
 from tests.zscore_tables import append, rows
 
 WEEK = 7 * 86_400
@@ -196,14 +196,14 @@ def test_a_table_that_is_being_written_is_left_alone(tmp_path: Path, monkeypatch
     for number in range(5):
         append(tmp_path, rows(range(10 * number, 10 * number + 10)))
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom spark_jobs.table_lock import table_lock\n"
+        "import sys, time\nfrom pathlib import Path\nfrom spark_jobs.sinks.table_lock import table_lock\n"
         "with table_lock(Path(sys.argv[1]), 'zscores', 5):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "home")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        monkeypatch.setattr("orchestration.maintenance._LOCK_SECONDS", 0.2)
+        monkeypatch.setattr("orchestration.lakehouse.maintenance._LOCK_SECONDS", 0.2)
         with pytest.raises(TableBusy, match="zscores"):
             maintenance(tmp_path).maintain("zscores")
         os.kill(holder.pid, signal.SIGSTOP)  # suspended it still holds it

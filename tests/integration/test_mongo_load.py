@@ -16,8 +16,8 @@ from deltalake import DeltaTable, write_deltalake
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError
 
-from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import (
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.serving.load import (
     COLLECTIONS,
     DATABASE,
     RECORDS_DATABASE,
@@ -133,7 +133,7 @@ def test_some_windows_can_be_loaded_before_the_others(
 def test_many_versions_are_loaded_in_parts_that_are_recorded(
     tmp_path: Path, store: MongoStore, client: MongoClient[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestration.mongo_load.VERSIONS_AT_ONCE", 2)
+    monkeypatch.setattr("orchestration.serving.load.VERSIONS_AT_ONCE", 2)
     for tick in range(5):
         append(tmp_path, rows([tick]))
     # Not after so many writes: how many batches the engine makes of two versions is its own affair.

@@ -11,12 +11,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pymongo import MongoClient
 
-from orchestration import mongo_load
-from orchestration.kept import Cut
-from orchestration.lakehouse import Lakehouse
-from orchestration.mongo_load import COLLECTIONS, DATABASE, RECORDS_DATABASE, Document, LoadError, MongoStore, load
-from orchestration.mongo_retention import CollectionReport, retain
-from orchestration.table_reading import compare
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.monitoring.table_check_queries import compare
+from orchestration.serving import load as mongo_load
+from orchestration.serving.cutoffs import Cut
+from orchestration.serving.load import COLLECTIONS, DATABASE, RECORDS_DATABASE, Document, LoadError, MongoStore, load
+from orchestration.serving.retention import CollectionReport, retain
 from tests.zscore_tables import append, rows
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from orchestration.local.broker import create_topics
-from spark_jobs.offset_ranges import OffsetRange, RangeReader, read, record_batch, values
 from tests.broker_topics import transact
+from tickhouse.kafka.range_reader import OffsetRange, RangeReader, read, record_batch, values
 
 pytestmark = pytest.mark.integration
 

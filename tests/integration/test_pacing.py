@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Producer
 
 from orchestration.local.broker import create_topics
-from spark_jobs.pacing import News
-from spark_jobs.stopping import StopRequest
+from spark_jobs.shutdown import StopRequest
+from spark_jobs.sources.result_wait import News
 
 pytestmark = pytest.mark.integration
 

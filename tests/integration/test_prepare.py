@@ -1,4 +1,4 @@
-"""`python -m orchestration.prepare`, as a deployment without `tickhouse up` runs it."""
+"""`python -m orchestration.container.init`, as a deployment without `tickhouse up` runs it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from orchestration import processes
+from orchestration.local import processes
 from orchestration.settings import PROJECT_ROOT, read_endpoints
-from spark_jobs.jobs import JOBS, TOPICS
+from tickhouse.contract.topology import JOBS, TOPICS
 
 pytestmark = pytest.mark.integration
 
 
 def run(home: Path, bootstrap: str) -> subprocess.CompletedProcess[str]:
     variables = dict(os.environ) | {"TICKHOUSE_HOME": str(home), "TICKHOUSE_KAFKA_BOOTSTRAP": bootstrap}
-    command = [sys.executable, "-m", "orchestration.prepare"]
+    command = [sys.executable, "-m", "orchestration.container.init"]
     return subprocess.run(command, env=variables, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
 

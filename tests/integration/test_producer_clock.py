@@ -19,8 +19,8 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from orchestration.status import producer_state
-from producer.answers import LONGEST_BAN_SECONDS
+from orchestration.monitoring.status import producer_state
+from producer.exchanges.binance_answers import LONGEST_BAN_SECONDS
 from producer.heartbeat import Progress, utc_text
 from producer.publish import Publisher
 from producer.simulator import Failure, Simulator

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from producer.answers import Hopeless, Prices, Refusal, read_answer
-from producer.exchange import PriceClient, Received
+from producer.exchanges.binance_answers import Hopeless, Prices, Refusal, read_answer
+from producer.exchanges.binance_client import PriceClient, Received
 from producer.simulator import FAILURES, WEIGHT_LIMIT, Exchange, Failure, Simulator
 from producer.walk import CATALOGUE, Walk
 from tests.socks_server import socks_server

@@ -23,8 +23,8 @@ import pytest
 import trustme
 
 from orchestration.local.ports import free_port
-from producer.answers import Prices, Refusal, read_answer
-from producer.exchange import PriceClient
+from producer.exchanges.binance_answers import Prices, Refusal, read_answer
+from producer.exchanges.binance_client import PriceClient
 from tests.peers import Behaviour, Peer
 from tests.socks_server import socks_server
 

@@ -17,8 +17,8 @@ import pytest
 from backports import zstd
 
 from orchestration.local.broker import create_topics
-from orchestration.local.instance import only_instance
-from spark_jobs.jobs import TOPICS
+from orchestration.local.home_lock import only_instance
+from tickhouse.contract.topology import TOPICS
 
 pytestmark = pytest.mark.integration
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))

@@ -31,20 +31,20 @@ from confluent_kafka.admin._scram import (
 )
 from cryptography.hazmat.primitives import serialization
 
-from orchestration import processes, status
 from orchestration.definitions import build_definitions
-from orchestration.kafka import KafkaAway, KafkaRefuses, Topics
 from orchestration.local import broker as kafka
-from orchestration.local import mongod
+from orchestration.local import mongod, processes
 from orchestration.local.artifacts import kafka_jars, mongod_binary
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
-from orchestration.mongo_load import DATABASE
+from orchestration.monitoring import status
+from orchestration.serving.load import DATABASE
 from orchestration.settings import OrchestrationSettings
-from spark_jobs.jobs import TOPICS
-from spark_jobs.kafka_access import librdkafka_security
+from orchestration.supervision.lag import KafkaAway, KafkaRefuses, Topics
 from tests.conftest import READY_SECONDS, stop_all
 from tests.zscore_tables import append, rows
+from tickhouse.contract.topology import TOPICS
+from tickhouse.kafka.access import librdkafka_security
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 
@@ -272,7 +272,7 @@ def test_everything_works_with_user_and_tls_and_no_password_is_left_anywhere(
 ) -> None:
     for name, value in secured.environment().items():
         monkeypatch.setenv(name, value)
-    code, output = run(secured, "prepare", ["orchestration.prepare"], {})
+    code, output = run(secured, "prepare", ["orchestration.container.init"], {})
     assert code == 0, output
     file = secured.home / "ticks.jsonl"
     expected = recording(file)
@@ -319,7 +319,7 @@ def test_a_wrong_password_is_told_by_every_part_and_not_shown(
     assert "no Kafka broker answers" in output and "_PASSWORD" in output
     assert "_PASSWORD" in str((processes.read_heartbeat(secured.home, "producer") or {})["error"])
     assert PLANTED not in output
-    code, output = run(secured, "prepare", ["orchestration.prepare"], {})
+    code, output = run(secured, "prepare", ["orchestration.container.init"], {})
     assert code == 1
     assert "lets nobody in" in output and "TICKHOUSE_KAFKA_PASSWORD" in output
     problems = "\n".join(looked(lambda seen: "does not answer" not in str(seen.problems)).problems)

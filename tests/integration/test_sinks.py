@@ -15,16 +15,16 @@ from confluent_kafka.admin import AdminClient
 from orchestration.local.broker import create_topics
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
-from spark_jobs import sinks
-from spark_jobs.blobs import encode_blobs
-from spark_jobs.existing_results import survey
-from spark_jobs.jobs import COUNTS
-from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch
-from spark_jobs.messages import pack_results
-from spark_jobs.sinks import KafkaTarget, Markers, Owner, _Channel
+from spark_jobs.framing import encode_blobs
+from spark_jobs.sinks import kafka
+from spark_jobs.sinks.existing_results import survey
+from spark_jobs.sinks.kafka import KafkaTarget, Markers, Owner, _Channel
 from tests.chaos.proxy import Proxy
 from tests.own_broker import OwnBroker
+from tickhouse.contract.encoding import pack_results
 from tickhouse.contract.names import MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
+from tickhouse.contract.topology import COUNTS
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch
 
 pytestmark = pytest.mark.integration
 
@@ -147,7 +147,7 @@ def test_a_transaction_takes_as_long_as_messages_get_through(
         target = KafkaTarget((MOVING_TOPIC,), {"bootstrap.servers": f"127.0.0.1:{port}", "log_level": "0"})
         Markers("slow", target, 1).write(lambda found: NOTHING_PUBLISHED)
         channel = _Channel("tickhouse-slow-0", target)
-        monkeypatch.setattr(sinks, "_TIMEOUT_SECONDS", 4.0)
+        monkeypatch.setattr(kafka, "_TIMEOUT_SECONDS", 4.0)
         count = 8_000
         numbers = np.random.default_rng(1).random((len(WINDOWS), count))
         packed = pack_results(np.arange(count), numbers, numbers / 3, np.ones((len(WINDOWS), count), dtype=np.int64))

@@ -14,20 +14,20 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from pyspark.sql.streaming.datasource import ReadAllAvailable
 
 from orchestration.local.broker import create_topics
-from spark_jobs import topic_reader
-from spark_jobs.messages import form_messages, pack_results
-from spark_jobs.offset_ranges import OffsetRange, record_batch, size
-from spark_jobs.offset_ranges import read as read_range
-from spark_jobs.offsets import Offsets, numbered
-from spark_jobs.packing import pack, unpack
-from spark_jobs.prices import classify
-from spark_jobs.published import read_results, table_rows
-from spark_jobs.reading import Reading
-from spark_jobs.source_reader import SourceReader
-from spark_jobs.topic_reader import CutOff
-from spark_jobs.topics import TopicWatch
+from spark_jobs.jobs.prices import classify
+from spark_jobs.sources import topic_reader
+from spark_jobs.sources.packing import pack, unpack
+from spark_jobs.sources.source_config import Reading
+from spark_jobs.sources.source_reader import SourceReader
+from spark_jobs.sources.topic_reader import CutOff
 from tests.broker_topics import remove_topics, transact
+from tickhouse.contract.decoding import read_results, table_rows
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC
+from tickhouse.kafka.offsets import Offsets, numbered
+from tickhouse.kafka.range_reader import OffsetRange, record_batch, size
+from tickhouse.kafka.range_reader import read as read_range
+from tickhouse.kafka.topics import TopicWatch
 
 pytestmark = pytest.mark.integration
 

@@ -20,16 +20,15 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import DeltaTable
 
-from orchestration import processes, skipping
-from orchestration.kafka import Topics
-from orchestration.lakehouse import Lakehouse
+from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local import broker as kafka
+from orchestration.local import processes
 from orchestration.local.artifacts import spark_jars
 from orchestration.local.java import Java
 from orchestration.settings import OrchestrationSettings
-from orchestration.skipping import SkipFailed
-from spark_jobs.jobs import TOPICS
-from spark_jobs.refusals import EXIT_CODE
+from orchestration.supervision import skip_gaps
+from orchestration.supervision.lag import Topics
+from orchestration.supervision.skip_gaps import SkipFailed
 from tests.broker_topics import remove_topics
 from tests.reference.acceptance import right_key
 from tests.reference.compare import judge_stats
@@ -38,6 +37,8 @@ from tests.reference.model import INPUT_TOPIC, evaluate
 from tests.reference.readers import read_system
 from tests.reference.snapshot import MOVING_TOPIC
 from tests.reference.stream import Line, generate
+from tickhouse.contract.topology import TOPICS
+from tickhouse.errors import EXIT_CODE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.whole_machine]
 TICKHOUSE = str(Path(sys.executable).with_name("tickhouse"))
@@ -154,7 +155,7 @@ def test_lost_messages_are_gone_past_only_when_told_and_two_never_share_a_checkp
     assert [judge_stats(expected.stats[found.name], found.value) for found in published] == [None] * len(published)
     assert stream.heartbeat()["input_rows"] == len(kept)
     with pytest.raises(SkipFailed, match="is running as process"):
-        skipping.apply(OrchestrationSettings(home=home), "moving", [])
+        skip_gaps.apply(OrchestrationSettings(home=home), "moving", [])
 
     # Suspended for whatever time, it still holds its checkpoint.
     stop_family(process, signal.SIGSTOP)

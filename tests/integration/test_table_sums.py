@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from orchestration.lakehouse import Lakehouse
-from orchestration.maintenance import Maintenance, MaintenanceError, Policy
-from orchestration.sql import QueryFailed, query
-from orchestration.table_reading import check_table
-from spark_jobs.refusals import damage_in
-from spark_jobs.table_sums import FOLDER, TableDamaged, damaged, data_files, note, note_all, open_table, require_changes
+from orchestration.lakehouse.maintenance import Maintenance, MaintenanceError, Policy
+from orchestration.lakehouse.sql import QueryFailed, query
+from orchestration.lakehouse.tables import Lakehouse
+from orchestration.monitoring.table_check_queries import check_table
 from tests.chaos.bit_flips import make_table
+from tickhouse.errors import damage_in
+from tickhouse.table_checksums import (
+    FOLDER,
+    TableDamaged,
+    damaged,
+    data_files,
+    note,
+    note_all,
+    open_table,
+    require_changes,
+)
 
 DAYS = ("2026-01-01", "2026-01-02")
 

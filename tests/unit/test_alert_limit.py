@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from orchestration import alerts
-from orchestration.alert_sensor import ALERT_SECONDS, NEWEST_SECONDS
+from orchestration.defs.alerts import ALERT_SECONDS, NEWEST_SECONDS
+from orchestration.monitoring import alerts
 from orchestration.settings import OrchestrationSettings
 from producer.walk import CATALOGUE, STEP_SECONDS, Walk
-from spark_jobs.recompute import Ticks, scored
+from spark_jobs.compute.recompute import Ticks, scored
 from tickhouse.contract.names import WINDOWS
 
 LIMIT = OrchestrationSettings.model_fields["alert_zscore"].default

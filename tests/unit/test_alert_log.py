@@ -3,8 +3,8 @@
 import datetime
 from pathlib import Path
 
-from orchestration import alert_log
-from orchestration.alert_log import Alert
+from orchestration.monitoring import alert_log
+from orchestration.monitoring.alert_log import Alert
 
 NOON = datetime.datetime(2025, 5, 8, 12, tzinfo=datetime.UTC)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.alerts import (
+from orchestration.monitoring.alerts import (
     LONGEST_BREAK,
     SCORE_CALM,
     STREAM_PATIENCE,
@@ -17,7 +17,7 @@ from orchestration.alerts import (
     source_condition,
     stream_condition,
 )
-from orchestration.supervisor import StreamView
+from orchestration.supervision.restart_policy import StreamView
 
 START = 1_000_000.0
 WAIT = Condition("a", "a is amiss", "why", patience=30)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.batch_limit import next_ends
-from spark_jobs.offsets import Offsets
+from spark_jobs.sources.batch_limit import next_ends
+from tickhouse.kafka.offsets import Offsets
 
 extents = st.dictionaries(
     st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3)),

@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from bench import correct, document, plots, table, usage
-from bench.contestants import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.curves import state_of_hour
 from bench.drain import ticks_in_log
 from bench.limits import SymbolKernel, blocks
-from bench.provide import PEERS
+from bench.peer_envs import PEERS
 from bench.rates import Seen, best_correct, is_correct, ratio, rounded, summary, sustained
+from bench.systems import CONTESTANTS, MOVING, PEER_NAMES, PROJECT, USUAL
 from bench.ticks import START_MS, final_passages, final_statistics, payloads, random_walk
-from orchestration import processes
+from orchestration.local import processes
 from tests.reference.ideal import snapshot
 from tests.reference.model import evaluate, keyed
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC

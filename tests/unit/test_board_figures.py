@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.alert_log import Alert
 from orchestration.board import figures, panels
+from orchestration.board.downsampling import extremes, last_of_each
 from orchestration.board.guard import Guard
 from orchestration.board.market import Market, Reading
 from orchestration.board.rows import Rows
-from orchestration.board.thinning import extremes, last_of_each
 from orchestration.board.view import View, view_of, view_of_search
-from orchestration.status import ProducerStatus, Status, StreamStatus
+from orchestration.monitoring.alert_log import Alert
+from orchestration.monitoring.status import ProducerStatus, Status, StreamStatus
 from tickhouse.contract.names import WINDOWS
 
 NOW = 1_800_000_000.0

@@ -6,12 +6,13 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Message
 
-from spark_jobs import offset_ranges, spill
-from spark_jobs.offset_ranges import portions, record_batch, size
-from spark_jobs.packing import pack, unpack
-from spark_jobs.prices import classify
-from spark_jobs.spill import SpilledBatches
+from spark_jobs.jobs import spill
+from spark_jobs.jobs.prices import classify
+from spark_jobs.jobs.spill import SpilledBatches
+from spark_jobs.sources.packing import pack, unpack
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC
+from tickhouse.kafka import range_reader
+from tickhouse.kafka.range_reader import portions, record_batch, size
 
 
 def record(
@@ -21,7 +22,7 @@ def record(
 
 
 def test_portions_have_so_many_bytes_or_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offset_ranges, "_BYTES", 10)
+    monkeypatch.setattr(range_reader, "_BYTES", 10)
     lengths = [(3, 3), (4, 0), (1, 0), (None, None), (0, 25), (25, 0), (5, 5), (None, 1), (0, 0)]
     records = [
         record(offset, None if key is None else b"k" * key, None if value is None else b"v" * value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spark_jobs.broker_settings import _of_broker, _of_topic
+from tickhouse.kafka.broker_settings import _of_broker, _of_topic
 
 
 @pytest.mark.parametrize(

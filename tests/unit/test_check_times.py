@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.check_times import FIRST_MINUTES, MINUTE_OF_HOUR, MOMENTS, first_checks_due
+from orchestration.monitoring.check_schedule import FIRST_MINUTES, MINUTE_OF_HOUR, MOMENTS, first_checks_due
 
 
 @pytest.mark.parametrize(

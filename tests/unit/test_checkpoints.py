@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from spark_jobs.checkpoint_files import LocalFiles
-from spark_jobs.checkpoints import Checkpoint, CheckpointDamaged, CheckpointMismatch, Progress
+from spark_jobs.checkpoints.checkpoint import Checkpoint, CheckpointDamaged, CheckpointMismatch, Progress
+from spark_jobs.checkpoints.files import LocalFiles
 
 IDENTITY = {"query": "moving", "version": 1, "lateness_ms": 10_000, "state_partitions": 1}
 CONF = '{"batchWatermarkMs":0,"batchTimestampMs":1,"conf":{}}'

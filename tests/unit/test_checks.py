@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestration.checks import CheckKey, StreamFacts, judge, live_since
-from orchestration.supervisor import StreamView
-from orchestration.table_rules import FRESH_SECONDS, LAG_LIMIT
-from spark_jobs.jobs import JOBS
+from orchestration.monitoring.health_checks import CheckKey, StreamFacts, judge, live_since
+from orchestration.monitoring.table_rules import FRESH_SECONDS, LAG_LIMIT
+from orchestration.supervision.restart_policy import StreamView
+from tickhouse.contract.topology import JOBS
 
 NOW = 1_800_000_000.0
 WRITTEN = "2027-01-15T08:00:00.000Z"  # the same moment

@@ -26,15 +26,16 @@ from dagster._cli import create_dagster_cli
 from dagster._daemon.cli import cli as daemon_cli
 from dagster_webserver.cli import dagster_webserver
 
-from orchestration import services, streams
 from orchestration.container import code_server
 from orchestration.local import broker
-from orchestration.mongo_load import DATABASE, RECORDS_DATABASE
+from orchestration.serving.load import DATABASE, RECORDS_DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
+from orchestration.stack import services
+from orchestration.supervision import streams
 from producer.settings import ProducerSettings
 from spark_jobs import session
-from spark_jobs.jobs import JOBS
 from spark_jobs.settings import StreamSettings
+from tickhouse.contract.topology import JOBS
 from tickhouse.environment import PREFIX
 
 

@@ -41,7 +41,7 @@ def expected(job: str, seed: int) -> dict[tuple[str, str], list[bytes]]:
 def test_each_result_is_published_once_whatever_happens(
     job: str, seed: int, sizes: list[int], faults: dict[int, Fault], delay: int, disasters: list[Disaster]
 ) -> None:
-    logging.getLogger("spark_jobs.sinks").setLevel(logging.ERROR)
+    logging.getLogger("spark_jobs.sinks.kafka").setLevel(logging.ERROR)
     steps = iter(range(10**9))
     stream = CrashingStream(
         job,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from orchestration.draining import Drain
-from orchestration.kafka import Offsets
-from orchestration.lakehouse import TableVersion
-from orchestration.mongo_load import COLLECTIONS, Loaded
-from spark_jobs.jobs import JOBS, TOPICS
+from orchestration.lakehouse.tables import TableVersion
+from orchestration.monitoring.drain_progress import Drain
+from orchestration.serving.load import COLLECTIONS, Loaded
+from orchestration.supervision.lag import Offsets
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+from tickhouse.contract.topology import JOBS, TOPICS
 
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

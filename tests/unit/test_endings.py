@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import endings, processes
-from orchestration.keeper import Keeper
+from orchestration.local import exit_status, processes
 from orchestration.local.broker import NotReady
 from orchestration.local.java import JavaMissing, find_java
-from orchestration.services import Service
 from orchestration.settings import OrchestrationSettings
-from orchestration.streams import StreamError, Streams
+from orchestration.stack.service_supervisor import Keeper
+from orchestration.stack.services import Service
+from orchestration.supervision.streams import StreamError, Streams
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from orchestration.streams import StreamError, Streams
     ],
 )
 def test_an_exit_code_is_told_with_its_cause(name: str, code: int, sentence: str) -> None:
-    told = endings.told(name, code)
+    told = exit_status.told(name, code)
     assert told == sentence if sentence[-1].isdigit() else told.startswith(sentence)
 
 
@@ -67,7 +67,7 @@ def test_a_stream_says_how_it_ended(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="moving ended by SIGILL: this processor") as failure:
         streams.run_available("moving", 30)
     assert str(failure.value).count("SIGILL") == 1
-    assert streams.observe("moving").error == f"ended {endings.told('moving', -signal.SIGILL)}"
+    assert streams.observe("moving").error == f"ended {exit_status.told('moving', -signal.SIGILL)}"
 
 
 def test_a_java_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import entry
+from orchestration.cli import entry
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from orchestration.streams import Streams
+from orchestration.supervision.streams import Streams
 from tickhouse import environment
 from tickhouse.environment import Account, Need, child_environment, left_out, told
 

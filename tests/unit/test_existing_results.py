@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.existing_results import Survey, _timestamps, add, lacking
-from spark_jobs.messages import form_messages, pack_results
+from spark_jobs.sinks.existing_results import Survey, _timestamps, add, lacking
+from tickhouse.contract.encoding import form_messages, pack_results
 from tickhouse.contract.names import HIGHER_TOPIC
 
 LATENESS = 10_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spark_jobs.gaps import Gap, find_gaps, past, refusal
-from spark_jobs.topics import Extent, Topic
+from spark_jobs.checkpoints.gaps import Gap, find_gaps, past, refusal
+from tickhouse.kafka.topics import Extent, Topic
 
 TICKS = "btc-price"
 

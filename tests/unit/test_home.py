@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import home as homes
+from orchestration.local import home as homes
 from orchestration.local.broker import Broker
-from orchestration.local.instance import AlreadyRunning, only_instance
-from orchestration.marker import MARKER, NotOurs, read_marker
+from orchestration.local.home_lock import AlreadyRunning, only_instance
+from orchestration.local.home_marker import MARKER, NotOurs, read_marker
 from orchestration.settings import PROJECT_ROOT
-from orchestration.stack import remove_data
+from orchestration.stack.lifecycle import remove_data
 
 MADE = (
     "kafka/data/btc-price-0/00000000000000000000.log",

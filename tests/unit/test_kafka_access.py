@@ -22,9 +22,9 @@ from producer.__main__ import main
 from producer.kafka_access import KafkaSettings as ProducerAccess
 from producer.kafka_access import client_security
 from producer.settings import ProducerSettings
-from spark_jobs.kafka_access import KafkaSettings, librdkafka_security, refusal_in, spark_security
 from spark_jobs.settings import StreamSettings
-from spark_jobs.sinks import KafkaTarget
+from spark_jobs.sinks.kafka import KafkaTarget
+from tickhouse.kafka.access import KafkaSettings, librdkafka_security, refusal_in, spark_security
 
 PASSWORD = "Pl4nted7d1f"  # pragma: allowlist secret
 PROTOCOL = "kafka_security_protocol"

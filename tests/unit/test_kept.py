@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from orchestration.kept import Cut, Kept, cut_anew, cut_text, keeps_no_more, kept_condition, kept_rows
+from orchestration.serving.cutoffs import Cut, Kept, cut_anew, cut_text, keeps_no_more, kept_condition, kept_rows
 from tests.zscore_tables import rows
 from tickhouse.contract.names import WINDOWS
 

@@ -1,7 +1,7 @@
 """A model of a stream, its checkpoint and its markers, driven through schedules of crashes, restores and losses.
 
 Whatever happens, each result is there at most once; and a stream that stops is put right by a rebuild: each result of
-the input is then there once. What is decided is decided by `spark_jobs.markers` and `existing_results` themselves.
+the input is then there once. What is decided is decided by `tickhouse.kafka.markers` and `existing_results` themselves.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.existing_results import add
-from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, is_published, limited, stops
-from spark_jobs.offsets import Offsets
+from spark_jobs.sinks.existing_results import add
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, is_published, limited, stops
+from tickhouse.kafka.offsets import Offsets
 
 TOPIC = "btc-price"
 PARTITIONS = 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spark_jobs.jobs import COUNTS
-from spark_jobs.markers import (
+from tickhouse.contract.topology import COUNTS
+from tickhouse.kafka.markers import (
     NOTHING_PUBLISHED,
     Marker,
     MarkerMismatch,
@@ -18,7 +18,7 @@ from spark_jobs.markers import (
     parse,
     stops,
 )
-from spark_jobs.offsets import Offsets
+from tickhouse.kafka.offsets import Offsets
 
 COUNTED = dict.fromkeys(COUNTS, 7)
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import spark_jobs.messages
-from spark_jobs.messages import form_messages, pack_results, portions
-from spark_jobs.published import Results, read_results, table_rows
+import tickhouse.contract.encoding
+from tickhouse.contract.decoding import Results, read_results, table_rows
+from tickhouse.contract.encoding import form_messages, pack_results, portions
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, WINDOWS, ZSCORE_TOPIC
 from tickhouse.contract.validation import END_MS
 
@@ -72,7 +72,7 @@ def test_results_of_many_symbols_keep_their_order() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
 def test_portions_are_all_results_in_their_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spark_jobs.messages, "_MESSAGES", 3)
+    monkeypatch.setattr(tickhouse.contract.encoding, "_MESSAGES", 3)
     sizes = {"B": count, "C": 0, "A": 2, "D": count}
     results = [
         (symbol, pack_results(np.arange(size), np.arange(size) + 10 * len(symbol))) for symbol, size in sizes.items()

@@ -7,7 +7,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from orchestration.mongo_load import COLLECTIONS, Loaded, LoadError, documents_of, first_version
+from orchestration.serving.load import COLLECTIONS, Loaded, LoadError, documents_of, first_version
 from tests.zscore_tables import rows
 from tickhouse.contract.names import WINDOWS
 

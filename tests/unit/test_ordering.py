@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.ordering import BEFORE_ALL, admit
+from spark_jobs.compute.ordering import BEFORE_ALL, admit
 
 
 def plain(offered: list[int], lateness: int) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.passage import NONE_YET, first_higher
+from spark_jobs.compute.first_passage import NONE_YET, first_higher
 
 
 @given(st.lists(st.tuples(st.integers(1, 9_000), st.integers(1, 6)), max_size=60))

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from orchestration.asset_metadata import as_code
-from orchestration.pictures import LARGEST_BYTES, Curve, Curves, Values, draw, markdown
+from orchestration.defs.asset_events import as_code
+from orchestration.monitoring.charts import LARGEST_BYTES, Curve, Curves, Values, draw, markdown
 from tickhouse.contract.names import WINDOWS
 
 NOTHING = Curve(np.array([], "datetime64[ms]"), np.array([]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.provide import PEERS
+from bench.peer_envs import PEERS
 from orchestration.local.artifacts import Jar, pinned_jars
 
 SPARK = {jar.name: jar for jar in pinned_jars("spark-jars")}

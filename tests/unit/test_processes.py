@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration import processes
-from orchestration.processes import Process, ProcessError
+from orchestration.local import processes
+from orchestration.local.processes import Process, ProcessError
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 SLEEP = ["sleep", "60"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from producer.answers import (
+from producer.exchanges.binance_answers import (
     LONGEST_BAN_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Answer,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.recomputation import RESULT_TABLES, complete_until, pieces
-from orchestration.result_rows import Rows, compare, joined, stored_rows, to_arrow
-from spark_jobs import recompute
-from spark_jobs.recompute import Ticks, distinct, on_time
+from orchestration.recompute.expected_rows import RESULT_TABLES, complete_until, pieces
+from orchestration.recompute.result_rows import Rows, compare, joined, stored_rows, to_arrow
+from spark_jobs.compute import recompute
+from spark_jobs.compute.recompute import Ticks, distinct, on_time
 from tests.operators_without_spark import Published, publish, table_rows
 from tests.reference.exact import average_is_right, deviation_is_right, zscore_is_right
 from tests.reference.model import HORIZON_MS, LATENESS_MS, evaluate, keyed

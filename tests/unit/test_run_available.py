@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from spark_jobs import run
-from spark_jobs.checkpoint_files import LocalFiles
-from spark_jobs.checkpoints import Checkpoint
+from spark_jobs.checkpoints.checkpoint import Checkpoint
+from spark_jobs.checkpoints.files import LocalFiles
 from spark_jobs.goal import Goal
 from spark_jobs.heartbeat import Heartbeat
-from spark_jobs.jobs import JOBS
-from spark_jobs.offsets import NamedOffsets, Offsets, named
 from spark_jobs.settings import StreamSettings
-from spark_jobs.stopping import StopRequest
+from spark_jobs.shutdown import StopRequest
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC
+from tickhouse.contract.topology import JOBS
+from tickhouse.kafka.offsets import NamedOffsets, Offsets, named
 
 ENDS: Offsets = {TICKS_TOPIC: {0: 10, 1: 6}, MOVING_TOPIC: {0: 8}}
 

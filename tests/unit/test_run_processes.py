@@ -14,10 +14,10 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from orchestration import process_identity
-from orchestration.code_server import end_orphaned_runs
-from orchestration.process_identity import ProcessIdentity
-from orchestration.run_processes import EXECUTING, TAG, is_gone, unfinished_runs
+from orchestration.defs.run_processes import EXECUTING, TAG, is_gone, unfinished_runs
+from orchestration.local import process_identity
+from orchestration.local.process_identity import ProcessIdentity
+from orchestration.stack.code_server import end_orphaned_runs
 from tests.dagster.conftest import make_run
 
 HERE = process_identity.own()

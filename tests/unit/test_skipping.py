@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.skipping import moved
-from spark_jobs.checkpoints import Progress
-from spark_jobs.gaps import Gap, past
-from spark_jobs.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, digest, is_published
-from spark_jobs.offsets import Offsets
+from orchestration.supervision.skip_gaps import moved
+from spark_jobs.checkpoints.checkpoint import Progress
+from spark_jobs.checkpoints.gaps import Gap, past
+from tickhouse.kafka.markers import NOTHING_PUBLISHED, Marker, MarkerMismatch, MicroBatch, digest, is_published
+from tickhouse.kafka.offsets import Offsets
 
 TICKS = "btc-price"
 REMOVED = Gap(TICKS, 0, 10, 14, "removed by the broker")

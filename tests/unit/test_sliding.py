@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.sliding import Statistics, advance, empty_index
+from spark_jobs.compute.sliding import Statistics, advance, empty_index
 from tickhouse.contract.names import PRICE_SCALE, WINDOWS
 
 

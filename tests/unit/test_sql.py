@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.sql import EXAMPLES, QueryFailed, query, tables
-from orchestration.sql_rows import OutputExists, write_csv, write_file
+from orchestration.cli.sql_output import OutputExists, write_csv, write_file
+from orchestration.lakehouse.sql import EXAMPLES, QueryFailed, query, tables
 from tests.reference_tables import make
 from tests.zscore_tables import append, rows
 

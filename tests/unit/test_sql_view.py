@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestration.lakehouse import plain_schema
-from orchestration.sql import NAMES, Answer, TableColumns
-from orchestration.sql_view import Shown, rows_for_people, what_to_ask
+from orchestration.cli.sql_view import Shown, rows_for_people, what_to_ask
+from orchestration.lakehouse.sql import NAMES, Answer, TableColumns
+from orchestration.lakehouse.tables import plain_schema
 from tests.zscore_tables import rows
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.arrival import Arrival
-from orchestration.status import CollectionStatus, ProducerStatus, Status, StreamStatus
+from orchestration.monitoring.status import CollectionStatus, ProducerStatus, Status, StreamStatus
+from orchestration.stack.readiness import Arrival
 
 SENDING = {"state": "running", "acknowledged": 100}
 ENDED = {"state": "ended", "acknowledged": 100}

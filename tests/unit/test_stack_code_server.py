@@ -17,11 +17,12 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from orchestration import process_identity, run_processes
-from orchestration.code_server import end_orphaned_runs, forget_attempts
-from orchestration.sensors import supervisor
-from orchestration.supervisor import History
-from orchestration.watch import Memory, Seen
+from orchestration.defs import run_processes
+from orchestration.defs.supervisor import supervisor
+from orchestration.defs.supervisor_cursor import Memory, Seen
+from orchestration.local import process_identity
+from orchestration.stack.code_server import end_orphaned_runs, forget_attempts
+from orchestration.supervision.restart_policy import History
 
 
 @dg.job

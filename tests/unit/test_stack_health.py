@@ -11,9 +11,9 @@ from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo  # type: ignore[attr-defined]
 
-from orchestration import dagster_records, looks, stack_health
-from orchestration.dagster_records import FailedTicks
-from orchestration.looks import LOAD_SENSOR, SUPERVISOR, Look
+from orchestration.monitoring import dagster_records, last_seen, stack_health
+from orchestration.monitoring.dagster_records import FailedTicks
+from orchestration.monitoring.last_seen import LOAD_SENSOR, SUPERVISOR, Look
 from tests.unit.test_stack_code_server import sensor_state
 
 NOW = 1_000_000.0
@@ -104,14 +104,14 @@ def test_a_full_disk_is_told() -> None:
 
 
 def test_looks_are_noted_and_what_is_no_look_is_none(tmp_path: Path) -> None:
-    assert looks.last(tmp_path, SUPERVISOR) is None
-    looks.note(tmp_path, SUPERVISOR, "all running")
-    seen = looks.last(tmp_path, SUPERVISOR)
+    assert last_seen.last(tmp_path, SUPERVISOR) is None
+    last_seen.note(tmp_path, SUPERVISOR, "all running")
+    seen = last_seen.last(tmp_path, SUPERVISOR)
     assert seen is not None and seen.said == "all running"
     (tmp_path / "run" / f"{SUPERVISOR}.look.json").write_text('{"at": "then"}')
-    assert looks.last(tmp_path, SUPERVISOR) is None
+    assert last_seen.last(tmp_path, SUPERVISOR) is None
     (tmp_path / "file").touch()
-    looks.note(tmp_path / "file", SUPERVISOR, "a home that cannot be written to")
+    last_seen.note(tmp_path / "file", SUPERVISOR, "a home that cannot be written to")
 
 
 @dg.job

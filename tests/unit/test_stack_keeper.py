@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import processes
-from orchestration.keeper import Keeper
-from orchestration.services import Service
-from orchestration.supervisor import Policy
+from orchestration.local import processes
+from orchestration.stack.service_supervisor import Keeper
+from orchestration.stack.services import Service
+from orchestration.supervision.restart_policy import Policy
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 AT_ONCE = Policy(first_pause=0, longest_pause=0, limit=3)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import services
-from orchestration.local.instance import AlreadyRunning, holder, only_instance
+from orchestration.local.home_lock import AlreadyRunning, holder, only_instance
 from orchestration.local.java import Java
 from orchestration.settings import OrchestrationSettings
-from orchestration.stack import Stopped, _interrupting, _stop_requests, request_down
+from orchestration.stack import services
+from orchestration.stack.lifecycle import Stopped, _interrupting, _stop_requests, request_down
 
 
 def settings(home: Path, **fields: object) -> OrchestrationSettings:
@@ -108,7 +108,7 @@ def test_one_holds_the_home_and_says_who_it_is(tmp_path: Path) -> None:
 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from orchestration.local.instance import only_instance\n"
+        "import sys, time; from pathlib import Path; from orchestration.local.home_lock import only_instance\n"
         "with only_instance(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from orchestration.local.ports import free_port
-from orchestration.stack import why_unusable
+from orchestration.stack.lifecycle import why_unusable
 from producer.simulator import Failure, Simulator
 from tests.peers import Peer
 

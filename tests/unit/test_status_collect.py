@@ -19,12 +19,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from orchestration import processes
-from orchestration.mongo_load import COLLECTIONS
+from orchestration.cli.status_view import render
+from orchestration.local import processes
+from orchestration.monitoring.status import Status, collect, producer_state
+from orchestration.serving.load import COLLECTIONS
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
-from orchestration.status import Status, collect, producer_state
-from orchestration.status_view import render
-from spark_jobs.jobs import JOBS
+from tickhouse.contract.topology import JOBS
 
 NOWHERE = "127.0.0.1:1"
 
@@ -223,7 +223,7 @@ def test_the_table_for_people_fits_into_80_columns(tmp_path: Path) -> None:
 def as_up(home: Path) -> subprocess.Popen[bytes]:
     """A process that holds the lock of a home as `tickhouse up` does; it prints a line once it does."""
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom orchestration.local.instance import only_instance\n"
+        "import sys, time\nfrom pathlib import Path\nfrom orchestration.local.home_lock import only_instance\n"
         "with only_instance(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)\n"
     )
     return subprocess.Popen([sys.executable, "-c", program, str(home)], stdout=subprocess.PIPE)
@@ -288,8 +288,8 @@ def test_a_home_in_which_nothing_was_ever_started_has_no_addresses(
 def test_damaged_files_of_a_home_cost_no_more_than_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
-    monkeypatch.setattr("orchestration.status._KAFKA_SECONDS", 0.05)
-    monkeypatch.setattr("orchestration.status._MONGO_SECONDS", 0.05)
+    monkeypatch.setattr("orchestration.monitoring.status._KAFKA_SECONDS", 0.05)
+    monkeypatch.setattr("orchestration.monitoring.status._MONGO_SECONDS", 0.05)
     record(tmp_path, "trend", 999_999_999, 1.0)
     heartbeat(tmp_path, "trend", pid=999_999_999, state="running", written_at=now_text(), input_rows=5)
     folder = processes.run_folder(tmp_path)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestration.kafka import lag
-from orchestration.lakehouse import TableVersion
+from orchestration.lakehouse.tables import TableVersion
 from orchestration.mongo_address import without_password, without_secrets
-from orchestration.mongo_load import COLLECTIONS, Loaded
+from orchestration.monitoring.status import archive_lag, stream_lag, waiting_for
+from orchestration.serving.load import COLLECTIONS, Loaded
 from orchestration.settings import Endpoints
-from orchestration.status import archive_lag, stream_lag, waiting_for
-from spark_jobs.jobs import JOBS, TOPICS
+from orchestration.supervision.lag import lag
+from tickhouse.contract.topology import JOBS, TOPICS
 
 SOURCE = "replay:/data/ticks.jsonl.gz"
 ENDS = {topic: {0: 10, 1: 0, 2: 7, 3: 0} for topic in TOPICS}

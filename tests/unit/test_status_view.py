@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestration.mongo_load import COLLECTIONS
-from orchestration.status import (
+from orchestration.cli.status_view import fitting, render
+from orchestration.monitoring.status import (
     CollectionStatus,
     ProducerStatus,
     ServiceStatus,
@@ -18,8 +18,8 @@ from orchestration.status import (
     not_at_work,
     not_final,
 )
-from orchestration.status_view import fitting, render
-from spark_jobs.jobs import JOBS
+from orchestration.serving.load import COLLECTIONS
+from tickhouse.contract.topology import JOBS
 
 ALL = ("board", "code-server", "daemon", "kafka", "mongod", "producer", "webserver")
 READ = {"input_rows": 607, "output_rows": 500, "late": 4, "duplicates": 2, "rejects": 1, "lag": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from spark_jobs.stopping import StopRequest
+from spark_jobs.shutdown import StopRequest
 
 
 def test_made_from_a_handler_while_waiting() -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
-from spark_jobs import symbol_state
-from spark_jobs.blobs import decode_blobs, encode_blobs
-from spark_jobs.symbol_state import ChunkCache, ChunkState, SymbolState
+from spark_jobs.framing import decode_blobs, encode_blobs
+from spark_jobs.jobs import symbol_state
+from spark_jobs.jobs.symbol_state import ChunkCache, ChunkState, SymbolState
 
 
 class Handle:

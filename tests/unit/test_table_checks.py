@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 import pytest
 
-from orchestration.table_checks import (
+from orchestration.monitoring.table_checks import (
     TABLE_CHECKS,
     Comparison,
     Scores,
@@ -19,10 +19,10 @@ from orchestration.table_checks import (
     judge_schema,
     judge_scores,
 )
-from orchestration.table_rules import RULES, centre_bound
-from spark_jobs.jobs import TABLES
-from spark_jobs.tables import COLUMNS
+from orchestration.monitoring.table_rules import RULES, centre_bound
 from tickhouse.contract.names import WINDOWS
+from tickhouse.contract.tables import COLUMNS
+from tickhouse.contract.topology import TABLES
 
 DECLARED = [("symbol", "string"), ("price", "decimal(18,8)")]
 

@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessorHandle
 
-from spark_jobs.blobs import decode_blobs
-from spark_jobs.messages import form_messages
-from spark_jobs.moving import MovingProcessor
-from spark_jobs.offset_ranges import RECORD_SCHEMA
-from spark_jobs.operators import SymbolProcessor
-from spark_jobs.packing import pack
-from spark_jobs.trend import TrendProcessor
-from spark_jobs.zscore import ZScoreProcessor
+from spark_jobs.framing import decode_blobs
+from spark_jobs.jobs.moving import MovingProcessor
+from spark_jobs.jobs.symbol_processor import SymbolProcessor
+from spark_jobs.jobs.trend import TrendProcessor
+from spark_jobs.jobs.zscore import ZScoreProcessor
+from spark_jobs.sources.packing import pack
 from tests.reference.acceptance import Tick, milliseconds_of
 from tests.reference.compare import compare_snapshot, judge_stats
 from tests.reference.forms import stats_value, topic_results
 from tests.reference.model import LATENESS_MS, Message, evaluate, keyed
 from tests.reference.snapshot import Record, Snapshot
 from tests.reference.spelling import canonical
+from tickhouse.contract.encoding import form_messages
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
+from tickhouse.kafka.range_reader import RECORD_SCHEMA
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOON = milliseconds_of("2025-05-08T12:00:00Z")

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.lakehouse import TableVersion
-from orchestration.mongo_load import COLLECTIONS, Loaded
-from orchestration.supervisor import History, StreamView
-from orchestration.watch import (
+from orchestration.defs.supervisor_cursor import (
     CHECK_SECONDS,
     LOAD_POLICY,
     Memory,
@@ -21,6 +18,9 @@ from orchestration.watch import (
     decide_stream,
     note_versions,
 )
+from orchestration.lakehouse.tables import TableVersion
+from orchestration.serving.load import COLLECTIONS, Loaded
+from orchestration.supervision.restart_policy import History, StreamView
 
 NOW = 1_000_000.0
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

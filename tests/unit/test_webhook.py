@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.outbox import FIRST_PAUSE, KEPT_MESSAGES, KEPT_SECONDS, LONGEST_PAUSE, Outbox
-from orchestration.webhook import post
+from orchestration.monitoring.webhook import post
+from orchestration.monitoring.webhook_queue import FIRST_PAUSE, KEPT_MESSAGES, KEPT_SECONDS, LONGEST_PAUSE, Outbox
 from tests.webhook_receiver import Receiver
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.matching import Chunked
-from spark_jobs.moving import MovingProcessor
-from spark_jobs.zscore import ZScoreProcessor
+from spark_jobs.compute.zscore_join import Chunked
+from spark_jobs.jobs.moving import MovingProcessor
+from spark_jobs.jobs.zscore import ZScoreProcessor
 from tests.operators_without_spark import Message, Stream
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 

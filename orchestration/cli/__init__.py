@@ -1,0 +1,1 @@
+"""The `tickhouse` command and its output."""

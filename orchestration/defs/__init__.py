@@ -1,0 +1,1 @@
+"""Everything that knows Dagster: assets, jobs, sensors, checks and schedules."""

@@ -1,0 +1,1 @@
+"""The Delta tables: reading, querying and maintaining them, and the logs of gaps and backfills."""

@@ -1,0 +1,1 @@
+"""How the pipeline is doing: status, checks, alerts and charts, without Dagster."""

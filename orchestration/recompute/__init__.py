@@ -1,0 +1,1 @@
+"""Results computed again from the stored prices, to check or to replace what is stored."""

@@ -1,0 +1,1 @@
+"""The serving store: loading it, its retention, and when to load."""

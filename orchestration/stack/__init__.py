@@ -1,0 +1,1 @@
+"""The whole local stack: its services, their start, supervision and end."""

@@ -1,0 +1,1 @@
+"""The streams: starting, judging, restarting and repairing them, and replays."""

@@ -1,0 +1,1 @@
+"""The exchanges that prices can be asked of."""

@@ -1,0 +1,1 @@
+"""What the streams compute: pure numpy, no Spark."""

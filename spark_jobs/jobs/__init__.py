@@ -1,0 +1,1 @@
+"""The four stream jobs, and what they share."""

@@ -1,0 +1,1 @@
+"""Where results go: Kafka in transactions, Delta tables in commits."""

@@ -1,0 +1,1 @@
+"""How Kafka is reached and read: settings, access, topics, offsets, markers."""
