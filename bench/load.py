@@ -18,7 +18,8 @@ from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local import mongod, processes
 from orchestration.local.artifacts import mongod_binary
 from orchestration.local.ports import free_port
-from orchestration.serving.load import BULK, Document, MongoStore, documents_of, load
+from orchestration.serving.load import documents_of, load
+from orchestration.serving.mongo import BULK, Document, MongoStore
 from spark_jobs.sinks.delta import TableTarget, append, create_table
 from tickhouse.contract.decoding import read_results, table_rows
 from tickhouse.contract.encoding import form_messages, pack_results

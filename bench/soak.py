@@ -36,9 +36,8 @@ from orchestration.local import processes
 from orchestration.local.artifacts import kafka_jars, spark_jars
 from orchestration.local.java import find_java
 from orchestration.local.ports import free_port
-from orchestration.monitoring.status import archive_lag, stream_lag
 from orchestration.settings import OrchestrationSettings
-from orchestration.supervision.lag import Topics
+from orchestration.supervision.lag import Topics, archive_lag, stream_lag
 from tests.reference.acceptance import Rejected, Tick, accept, milliseconds_of, read
 from tests.reference.compare import compare_everything
 from tests.reference.fuzz import fuzz

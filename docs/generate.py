@@ -23,7 +23,8 @@ from orchestration.cli.app import app
 from orchestration.definitions import build_definitions
 from orchestration.lakehouse import backfill_log, gap_log
 from orchestration.local.broker import PARTITIONS
-from orchestration.serving.load import COLLECTIONS, DATABASE, documents_of
+from orchestration.serving.load import documents_of
+from orchestration.serving.mongo import COLLECTIONS, DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from producer.settings import ProducerSettings
 from producer.ticks import tick_message

@@ -17,13 +17,15 @@ from orchestration.defs.charts import draw_last_hour
 from orchestration.defs.checks import check_tables, health, table_content
 from orchestration.defs.drain import drain_streams
 from orchestration.defs.hourly_checks import check_everything
+from orchestration.defs.load import load_mongodb
+from orchestration.defs.maintenance import maintain_tables
 from orchestration.defs.recompute import backfill_results, reconcile_results, reconcile_tables
 from orchestration.defs.replay import replay
 from orchestration.defs.resources import build_resources
 from orchestration.defs.run_processes import noting_executor
 from orchestration.defs.schedules import ALL_SCHEDULES
 from orchestration.defs.startup_checks import first_checks
-from orchestration.defs.stream_jobs import STREAM_JOBS, load_mongodb, maintain_tables
+from orchestration.defs.stream_jobs import STREAM_JOBS
 from orchestration.defs.supervisor import ALL_SENSORS
 from orchestration.settings import OrchestrationSettings
 

@@ -18,13 +18,13 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from orchestration.local.processes import write_json
 from orchestration.mongo_address import without_secrets
 from producer.recordings.errors import RecordingError
 from producer.recordings.location import path_of
 from tickhouse.contract.names import SYMBOL_PATTERN
 from tickhouse.environment import PREFIX, in_the_cloud
-from tickhouse.kafka.access import KafkaSettings
+from tickhouse.files import write_json
+from tickhouse.kafka.settings import KafkaSettings
 from tickhouse.settings import LocationSetting, PathSetting, absolute
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]

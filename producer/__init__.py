@@ -1,4 +1,1 @@
-"""From an exchange, or a recording, into Kafka.
-
-This package imports neither.
-"""
+"""From an exchange, or a recording, into Kafka."""

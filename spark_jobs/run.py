@@ -268,7 +268,7 @@ class _Job:
                 raise QueryFailed(f"query {query.name}: {reason}")
 
     def _explain(self, query: str, failure: str) -> None:
-        """Raise the Refusal that a query's failure comes to, if it comes to one."""
+        """Raise the `Refusal` that a query's failure comes to, if it comes to one."""
         checkpoint, _ = self._checkpoints[query]
         damage = damage_in(failure) or checkpoint.damage_of(failure)
         if damage is not None:
@@ -437,7 +437,7 @@ class _Job:
             _log.warning("the markers of what is published are not renewed: %s", error)
 
     def _read(self, topic: str) -> DataFrame:
-        """A topic as Spark plans to read it; what is planned is read by the tasks that write it (`offset_ranges`)."""
+        """A topic as Spark plans to read it; what is planned is read by the tasks that write it (`range_reader`)."""
         reader = self._spark.readStream.format("kafka").option("subscribe", topic)
         return (
             reader.option("kafka.bootstrap.servers", self._settings.kafka_bootstrap)

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from tickhouse.kafka.access import KafkaSettings
+from tickhouse.kafka.settings import KafkaSettings
 from tickhouse.settings import LocationSetting, OptionalPathSetting, PathSetting
 
 

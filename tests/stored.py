@@ -14,7 +14,8 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.load import MongoStore, load
+from orchestration.serving.load import load
+from orchestration.serving.mongo import MongoStore
 from producer.walk import CATALOGUE, Walk
 from spark_jobs.compute import first_passage, sliding
 from tickhouse.contract.arrays import Integers

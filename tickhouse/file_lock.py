@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:  # whoever maintains tables has no Spark
-    from pyspark.sql import SparkSession
+    pass
 
 _LOOK_SECONDS = 0.02
 
@@ -31,23 +31,6 @@ def held(path: Path, wait_seconds: float) -> Iterator[None]:
     with path.open("ab") as file:
         _wait(lambda: _try(file), path, wait_seconds)
         yield  # closing the file gives the lock back
-
-
-def held_by_jvm(spark: SparkSession, path: Path, wait_seconds: float) -> Any:
-    """Hold the lock in the JVM of a session until the file that is returned, a RandomAccessFile, is closed.
-
-    The file's folder is created. Raises LockHeld.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    jvm: Any = spark.sparkContext._jvm
-    file = jvm.java.io.RandomAccessFile(str(path), "rw")
-    channel = file.getChannel()
-    try:
-        _wait(lambda: channel.tryLock() is not None, path, wait_seconds)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def _try(file: BinaryIO) -> bool:

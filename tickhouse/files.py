@@ -7,10 +7,13 @@ time, half a minute later perhaps, and in any order.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 _AT_ONCE = 8
 """The file system then writes its journal once for several."""
@@ -61,3 +64,17 @@ class ForcedFolder:
             force_way_to(self._folder)
         force(files, folders)
         self._forced = there
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace `path` in one step, on disk before it is visible: a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

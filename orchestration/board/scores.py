@@ -8,7 +8,7 @@ import numpy as np
 from pymongo import DESCENDING
 
 from orchestration.board.rows import Rows, no_rows
-from orchestration.serving.load import COLLECTIONS, DATABASE, RECORDS_COLLECTION, RECORDS_DATABASE, client
+from orchestration.serving.mongo import COLLECTIONS, DATABASE, RECORDS_COLLECTION, RECORDS_DATABASE, client
 
 _SECONDS = 0.6
 

@@ -21,7 +21,7 @@ from orchestration.mongo_address import without_password
 from orchestration.monitoring import alert_log
 from orchestration.monitoring.alert_log import Alert
 from orchestration.monitoring.status import Status, collect
-from orchestration.serving.load import fault
+from orchestration.serving.mongo import fault
 from orchestration.settings import OrchestrationSettings, SettingsError, read_endpoints
 from tickhouse.contract.names import WINDOWS
 

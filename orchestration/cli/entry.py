@@ -1,6 +1,7 @@
 """The first step of the `tickhouse` command: makes its own process independent of what it inherits.
 
-Until that is settled it imports nothing but Python's own modules, as others could be somebody else's.
+Until its variables, umask and signals are settled it imports nothing but Python's own modules, as others could be
+somebody else's.
 """
 
 from __future__ import annotations

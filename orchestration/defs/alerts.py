@@ -17,7 +17,7 @@ from orchestration.local import processes
 from orchestration.monitoring import alert_log, alerts, webhook
 from orchestration.monitoring.alerts import Change, Condition
 from orchestration.monitoring.webhook_queue import Outbox
-from orchestration.serving.load import TABLE
+from orchestration.serving.mongo import TABLE
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.names import WINDOWS

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import numpy as np
 
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.monitoring.chart_data import lag_curves, read_curves
-from orchestration.monitoring.charts import draw, markdown
-from orchestration.serving.load import Loaded
+from orchestration.monitoring.chart_data import HOUR_SECONDS, read_curves
+from orchestration.monitoring.charts import Curve, draw, markdown
+from orchestration.serving.mongo import Loaded
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.supervision.streams import Streams
+from tickhouse.contract.topology import JOBS
+
+
+def lag_curves(instance: dg.DagsterInstance) -> dict[str, Curve]:
+    """By stream, the lag that the supervisor's latest observations tell, which are one a minute."""
+    curves = {}
+    for spec in JOBS.values():
+        records = instance.fetch_observations(dg.AssetKey(spec.tables[0]), limit=round(HOUR_SECONDS / 60)).records
+        known = []
+        for record in reversed(records):
+            observation = record.asset_observation
+            lag = observation.metadata.get("lag") if observation else None
+            if lag is not None:
+                known.append((np.datetime64(round(record.timestamp * 1_000), "ms"), float(str(lag.value))))
+        times, values = zip(*known, strict=True) if known else ((), ())
+        curves[spec.name] = Curve(np.array(times, "datetime64[ms]"), np.array(values, np.float64))
+    return curves
+
 
 LOG_LINES = 40
 
@@ -76,3 +96,23 @@ def picture_metadata(lakehouse: Lakehouse, instance: dg.DagsterInstance, log: An
         # The query engine raises plain exceptions. What was to be materialised has been, picture or not.
         log.warning("there is no picture of the last hour: %s", error)
         return {}
+
+
+LONGEST_SECONDS = 70 * 60.0
+"""After so long without a materialisation a change is one: the hourly one has not come."""
+
+
+def materialised_at(instance: dg.DagsterInstance, asset: str) -> float | None:
+    """When an asset was materialised last, in epoch seconds; None when it never was."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    return None if event is None else event.timestamp
+
+
+def event_of(
+    instance: dg.DagsterInstance, asset: str, metadata: Mapping[str, Any], changed_at: float, now: float
+) -> dg.AssetObservation | dg.AssetMaterialization:
+    """What is told of an asset that has changed last at `changed_at`, both moments in epoch seconds."""
+    last = materialised_at(instance, asset)
+    due = last is None or (changed_at > last and now - last >= LONGEST_SECONDS)
+    event = dg.AssetMaterialization if due else dg.AssetObservation
+    return event(asset_key=asset, metadata=metadata)

@@ -15,9 +15,9 @@ import dagster as dg
 
 from orchestration.monitoring.check_schedule import MOMENTS
 from orchestration.serving import load
-from orchestration.serving.load import COLLECTIONS, DATABASE
+from orchestration.serving.mongo import COLLECTION_ASSETS, COLLECTIONS, DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from tickhouse.contract.names import TICKS_TOPIC, WINDOWS
+from tickhouse.contract.names import TICKS_TOPIC
 from tickhouse.contract.tables import COLUMNS
 from tickhouse.contract.topology import JobSpec
 
@@ -25,8 +25,6 @@ OWNERS = ["team:market-data"]
 EXCHANGE = "exchange"
 TOPIC = "btc_price"
 LOAD_GROUP = "mongodb"
-COLLECTION_ASSETS = {window: f"zscore_{window}" for window in WINDOWS}
-"""Window to the asset of its collection."""
 
 _DESCRIPTIONS = {
     "prices": "Every valid message of the price topic, late and repeated ones included, by its Kafka coordinates.",
@@ -47,7 +45,7 @@ _SELDOM = {"rejects"}
 """Tables that get no rows as long as all is well: nothing can be concluded from their age."""
 # Dagster judges freshness by materialisations alone. While prices come, the topic is materialised once a minute, tables
 # and collections when they are checked: once an hour, and after 70 minutes at the latest
-# (`orchestration.defs.reporting`). That rows come within minutes is what the check `fresh` is for.
+# (`orchestration.defs.asset_events`). That rows come within minutes is what the check `fresh` is for.
 _TOPIC_FRESHNESS = dg.FreshnessPolicy.time_window(
     fail_window=datetime.timedelta(hours=1), warn_window=datetime.timedelta(minutes=10)
 )

@@ -12,12 +12,16 @@ import dagster as dg
 from pydantic import Field
 from pymongo.errors import PyMongoError
 
-from orchestration.defs.asset_events import board_metadata, collection_metadata, picture_metadata, table_metadata
-from orchestration.defs.asset_specs import COLLECTION_ASSETS
-from orchestration.defs.reporting import event_of
+from orchestration.defs.asset_events import (
+    board_metadata,
+    collection_metadata,
+    event_of,
+    picture_metadata,
+    table_metadata,
+)
 from orchestration.defs.resources import LakehouseResource, MongoResource
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.load import COLLECTIONS, Loaded, fault
+from orchestration.serving.mongo import COLLECTION_ASSETS, COLLECTIONS, Loaded, fault
 from tickhouse.contract.topology import TABLES
 
 PICTURE_MINUTES = 10

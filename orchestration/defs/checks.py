@@ -6,24 +6,62 @@ from collections.abc import Collection, Iterator
 import dagster as dg
 from pymongo.errors import PyMongoError
 
-from orchestration.defs.asset_specs import COLLECTION_ASSETS
 from orchestration.defs.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local import processes
-from orchestration.monitoring import health_checks, table_checks
-from orchestration.monitoring.health_checks import WARN, CheckKey, Outcome
-from orchestration.monitoring.status import archive_lag, stream_lag
+from orchestration.monitoring import health_checks
+from orchestration.monitoring.check_schedule import MOMENTS
+from orchestration.monitoring.health_checks import CHECKS, WARN, CheckKey, Outcome
 from orchestration.monitoring.table_check_queries import check_table, compare
-from orchestration.serving.load import fault
+from orchestration.monitoring.table_checks import TABLE_CHECKS
+from orchestration.serving.mongo import COLLECTION_ASSETS, fault
 from orchestration.settings import OrchestrationSettings
-from orchestration.supervision.lag import KafkaAway, Topics
+from orchestration.supervision.lag import KafkaAway, Topics, archive_lag, stream_lag
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.topology import JOBS, TOPICS
+
+
+def table_check_specs() -> list[dg.AssetCheckSpec]:
+    """The checks as Dagster knows them."""
+    return [
+        dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=f"{text}\n\nEvaluated {MOMENTS}.")
+        for key, text in TABLE_CHECKS.items()
+    ]
+
+
+def check_specs() -> list[dg.AssetCheckSpec]:
+    """The checks as Dagster knows them."""
+    return [dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=text) for key, text in CHECKS.items()]
+
+
+def evaluation(key: CheckKey, outcome: Outcome) -> dg.AssetCheckEvaluation:
+    """An outcome as a runless event."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(key.asset),
+        check_name=key.name,
+        passed=outcome.passed,
+        metadata=outcome.metadata,
+        severity=outcome.severity,
+        description=outcome.description,
+    )
+
+
+def result(key: CheckKey, outcome: Outcome) -> dg.AssetCheckResult:
+    """An outcome as the result of a check that was run."""
+    return dg.AssetCheckResult(
+        asset_key=dg.AssetKey(key.asset),
+        check_name=key.name,
+        passed=outcome.passed,
+        metadata=outcome.metadata,
+        severity=outcome.severity,
+        description=outcome.description,
+    )
+
 
 WINDOW_OF = {asset: window for window, asset in COLLECTION_ASSETS.items()}
 
 
-@dg.multi_asset_check(name="health", specs=health_checks.check_specs(), can_subset=True)
+@dg.multi_asset_check(name="health", specs=check_specs(), can_subset=True)
 def health(
     context: dg.AssetCheckExecutionContext,
     streams: StreamsResource,
@@ -34,7 +72,7 @@ def health(
     outcomes = look(streams.get(), topics.get(), lakehouse.get(), live_now(streams.settings()))
     for key in context.selected_asset_check_keys:
         check = CheckKey(key.asset_key.to_user_string(), key.name)
-        yield health_checks.result(check, outcomes[check])
+        yield result(check, outcomes[check])
 
 
 def live_now(settings: OrchestrationSettings) -> float | None:
@@ -68,7 +106,7 @@ def look(streams: Streams, topics: Topics, lakehouse: Lakehouse, live: float | N
     return outcomes
 
 
-@dg.multi_asset_check(name="table_checks", specs=table_checks.table_check_specs(), can_subset=True)
+@dg.multi_asset_check(name="table_checks", specs=table_check_specs(), can_subset=True)
 def table_content(
     context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource, mongo: MongoResource
 ) -> Iterator[dg.AssetCheckResult]:
@@ -77,7 +115,7 @@ def table_content(
     outcomes = look_into(lakehouse, mongo, selected)
     for key in selected:
         context.log.info("%s %s: %s", key.asset, key.name, outcomes[key].description)
-        yield health_checks.result(key, outcomes[key])
+        yield result(key, outcomes[key])
 
 
 def look_into(

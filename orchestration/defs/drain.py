@@ -14,7 +14,7 @@ from pymongo.errors import PyMongoError
 from orchestration.defs.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
 from orchestration.defs.stream_jobs import stop_all
 from orchestration.monitoring.drain_progress import Drain
-from orchestration.serving.load import TABLE, fault
+from orchestration.serving.mongo import TABLE, fault
 from orchestration.supervision.lag import KafkaAway
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.topology import JOBS, TOPICS

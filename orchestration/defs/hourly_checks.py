@@ -1,7 +1,7 @@
 """The job of every hour, and of the first minutes: all tables and collections are materialised and checked, in one run.
 
 Dagster lists a check's result as long as its asset is not materialised again, so both belong together: in between
-assets are observed (`orchestration.defs.reporting`). A job of steps rather than of assets, because to materialise a
+assets are observed (`orchestration.defs.asset_events`). A job of steps rather than of assets, because to materialise a
 table's asset is to launch its stream.
 
 The steps do not depend on one another: a table that cannot be reported has still to be checked.
@@ -11,13 +11,18 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from orchestration.defs.asset_events import board_metadata, collection_metadata, picture_metadata, table_metadata
+from orchestration.defs import checks
+from orchestration.defs.asset_events import (
+    board_metadata,
+    collection_metadata,
+    materialised_at,
+    picture_metadata,
+    table_metadata,
+)
 from orchestration.defs.charts import loaded_collections
 from orchestration.defs.checks import live_now, look, look_into
 from orchestration.defs.recompute import compared
-from orchestration.defs.reporting import materialised_at
 from orchestration.defs.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
-from orchestration.monitoring import health_checks
 from orchestration.monitoring.health_checks import CheckKey, Outcome
 from orchestration.monitoring.table_checks import TABLE_CHECKS
 from orchestration.recompute.reconcile import NothingToCompare
@@ -76,7 +81,7 @@ def _report(context: dg.OpExecutionContext, outcomes: Mapping[CheckKey, Outcome]
     for key, outcome in outcomes.items():
         context.log.info("%s %s: %s", key.asset, key.name, outcome.description)
         # Dagster takes these as well; its annotation lacks them.
-        context.log_event(health_checks.evaluation(key, outcome))  # type: ignore[arg-type]
+        context.log_event(checks.evaluation(key, outcome))  # type: ignore[arg-type]
 
 
 @dg.job(

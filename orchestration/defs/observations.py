@@ -5,13 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.defs.asset_events import board_metadata
+from orchestration.defs.asset_events import board_metadata, event_of
 from orchestration.defs.asset_specs import EXCHANGE, TOPIC
-from orchestration.defs.reporting import event_of
-from orchestration.defs.supervisor_cursor import Memory, StreamSight
+from orchestration.defs.supervisor_cursor import Memory
 from orchestration.local import processes
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.supervision.lag import Offsets
+from orchestration.supervision.stream_health import StreamSight
 from tickhouse.contract.names import TICKS_TOPIC
 from tickhouse.contract.topology import JOBS
 

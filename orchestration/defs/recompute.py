@@ -9,6 +9,7 @@ from deltalake.exceptions import DeltaError
 from pydantic import Field, field_validator
 from pymongo.errors import PyMongoError
 
+from orchestration.defs import checks
 from orchestration.defs.resources import LakehouseResource, MongoResource
 from orchestration.monitoring import health_checks
 from orchestration.monitoring.check_schedule import MOMENTS
@@ -16,8 +17,9 @@ from orchestration.monitoring.health_checks import CheckKey, Outcome
 from orchestration.recompute.backfill import BackfillError, TableBackfill, backfill
 from orchestration.recompute.expected_rows import RESULT_TABLES
 from orchestration.recompute.reconcile import STRETCH_MINUTES, Findings, NothingToCompare, reconcile
-from orchestration.serving import load as mongo_load
-from orchestration.serving.load import LoadError, fault, load
+from orchestration.serving import mongo as serving_mongo
+from orchestration.serving.load import load
+from orchestration.serving.mongo import LoadError, fault
 from spark_jobs.sinks.table_lock import TableBusy
 
 FIRST_DAY = "2020-01-01"
@@ -59,14 +61,14 @@ def backfill_day(
                 context.log_event(dg.AssetMaterialization(done.table, done.text(), metadata=_metadata(done)))
     except (BackfillError, TableBusy, DeltaError, OSError) as error:
         raise dg.Failure(f"{error}; what was done until then stays, and a repetition does the rest") from error
-    if not config.load_mongodb or mongo_load.TABLE not in config.tables:
+    if not config.load_mongodb or serving_mongo.TABLE not in config.tables:
         return
     try:
         with mongo.open() as store:
             for loaded in load(lakehouse.get(), store):
                 context.log.info(
                     "%s: %s rows loaded, up to version %s",
-                    mongo_load.COLLECTIONS[loaded.window],
+                    serving_mongo.COLLECTIONS[loaded.window],
                     f"{loaded.rows:,}",
                     loaded.loaded.delta_version,
                 )
@@ -147,7 +149,7 @@ def reconcile_tables(
         outcomes = {CheckKey(table, CHECK): Outcome(False, str(error), health_checks.WARN) for table in tables}
     for key, outcome in outcomes.items():
         context.log.info("%s: %s", key.asset, outcome.description)
-        yield health_checks.result(key, outcome)
+        yield checks.result(key, outcome)
 
 
 def compared(

@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.load import MongoStore
+from orchestration.serving.mongo import MongoStore
 from orchestration.settings import OrchestrationSettings
 from orchestration.supervision.lag import Topics
 from orchestration.supervision.streams import Streams, command_of, silence

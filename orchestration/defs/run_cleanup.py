@@ -1,6 +1,7 @@
 """Keeping Dagster's own storage small.
 
-All that they tell is in the latest one; without this the run storage grows by gigabytes a month.
+Good runs of what runs by itself every few seconds or minutes are removed after some hours: all that they tell is in the
+latest one, and the run storage would grow by gigabytes a month. Failed runs are kept.
 """
 
 import datetime
@@ -8,8 +9,8 @@ import datetime
 import dagster as dg
 
 from orchestration.defs.charts import draw_last_hour
+from orchestration.defs.load import load_mongodb
 from orchestration.defs.run_processes import is_of, location_of
-from orchestration.defs.stream_jobs import load_mongodb
 
 TIDY_SECONDS = 600
 KEEP_HOURS = 6

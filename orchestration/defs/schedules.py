@@ -4,8 +4,8 @@ import dagster as dg
 
 from orchestration.defs.charts import PICTURE_MINUTES, changed, draw_last_hour
 from orchestration.defs.hourly_checks import check_everything
+from orchestration.defs.maintenance import maintain_tables
 from orchestration.defs.resources import LakehouseResource
-from orchestration.defs.stream_jobs import maintain_tables
 from orchestration.monitoring.check_schedule import MINUTE_OF_HOUR
 
 daily_maintenance = dg.ScheduleDefinition(

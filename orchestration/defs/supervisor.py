@@ -11,45 +11,32 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
-from pymongo.errors import PyMongoError
 
+from orchestration.defs import checks
 from orchestration.defs.asset_events import table_metadata
 from orchestration.defs.checks import live_now
+from orchestration.defs.load import load_new_zscores
 from orchestration.defs.observations import observations
 from orchestration.defs.replay import replay
-from orchestration.defs.resources import LakehouseResource, MongoResource, StreamsResource, TopicsResource
+from orchestration.defs.resources import LakehouseResource, StreamsResource, TopicsResource
 from orchestration.defs.run_cleanup import tidy_runs
 from orchestration.defs.run_processes import location_of, unfinished_runs
-from orchestration.defs.stream_jobs import STREAM_JOBS, launch_streams, load_mongodb, restart_streams
-from orchestration.defs.supervisor_cursor import (
-    LOAD_POLICY,
-    OBSERVE_SECONDS,
-    LoadDecision,
-    Memory,
-    StreamSight,
-    check_is_news,
-    decide_load,
-    decide_stream,
-    note_versions,
-)
+from orchestration.defs.stream_jobs import STREAM_JOBS, launch_streams, restart_streams
+from orchestration.defs.supervisor_cursor import OBSERVE_SECONDS, Memory, check_is_news, note_versions
 from orchestration.monitoring import health_checks, last_seen
-from orchestration.monitoring.status import archive_lag, stream_lag
-from orchestration.serving.load import TABLE, fault
-from orchestration.supervision.lag import KafkaAway, Offsets
+from orchestration.supervision.lag import KafkaAway, Offsets, archive_lag, stream_lag
 from orchestration.supervision.replay import end_left_behind
 from orchestration.supervision.restart_policy import History
+from orchestration.supervision.stream_health import StreamSight, decide_stream
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.topology import JOBS, TABLES, TOPICS
 
 # The daemon looks for due sensors every five seconds: one due exactly then is often missed by a moment, and comes five
 # seconds late. So each is due a second before.
 SUPERVISOR_SECONDS = 4
-LOAD_SECONDS = 14
 STREAM_RUN_SECONDS = 300.0
 """A run of a stream job that is older than this holds nothing up any more: it takes at most two minutes, so that it
 hangs, or its process cannot be seen from here. One whose process is gone is known at once (`run_processes`)."""
-LOAD_RUN_SECONDS = 600.0
-"""The same for a load. One that does not hang but is slow does no harm beside a second one."""
 
 _LAUNCH_OPS = {"launch_streams": "launch", "stop_streams": "stop", "restart_streams": "restart"}
 
@@ -71,29 +58,6 @@ def _streams_of(run: dg.DagsterRun) -> set[str]:
         return set(config.get("streams", JOBS))
     keys = {key.to_user_string() for key in run.asset_selection or ()}
     return {spec.name for spec in JOBS.values() if keys & set(spec.tables)}
-
-
-def load_under_way(records: Iterable[dg.RunRecord], now: float) -> bool:
-    """Whether an unfinished run loads MongoDB, in whatever unfinished status it is."""
-    return any(
-        record.dagster_run.job_name == load_mongodb.name
-        and now - record.create_timestamp.timestamp() < LOAD_RUN_SECONDS
-        for record in records
-    )
-
-
-def load_failures(instance: dg.DagsterInstance) -> list[float]:
-    """When the loads since the last good one failed, in epoch seconds, oldest first; as many as matter."""
-    finished = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=load_mongodb.name, statuses=finished), limit=LOAD_POLICY.limit
-    )
-    failures = []
-    for record in records:
-        if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
-            break
-        failures.append(record.end_time or record.update_timestamp.timestamp())
-    return failures[::-1]
 
 
 @dg.sensor(
@@ -227,43 +191,7 @@ def _evaluations(
             label = f"{key.asset}:{key.name}"
             if check_is_news(label, outcome.passed, outcome.description, memory, now):
                 memory.checks[label] = (outcome.passed, outcome.description, now)
-                yield health_checks.evaluation(key, outcome)
-
-
-@dg.sensor(
-    target=load_mongodb,
-    minimum_interval_seconds=LOAD_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Loads new z-scores into MongoDB.",
-)
-def load_new_zscores(
-    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
-) -> dg.SensorResult:
-    """One comparison of the table's version with what MongoDB holds."""
-    decision = _decide_load(context, lakehouse, mongo)
-    last_seen.note(lakehouse.settings().home, last_seen.LOAD_SENSOR, decision.reason)
-    if not decision.request:
-        return dg.SensorResult(skip_reason=decision.reason)
-    context.log.info("loading: %s", decision.reason)
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"load@{time.time():.3f}")])
-
-
-def _decide_load(
-    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, mongo: MongoResource
-) -> LoadDecision:
-    try:
-        with mongo.open() as store:
-            loaded = store.loaded()
-    except PyMongoError as error:
-        return LoadDecision(False, f"MongoDB {fault(error)}; nothing is attempted until then")
-    now = time.time()
-    return decide_load(
-        lakehouse.get().version(TABLE),
-        loaded,
-        in_flight=load_under_way(unfinished_runs(context.instance, location_of(context)).records, now),
-        failures=load_failures(context.instance),
-        now=now,
-    )
+                yield checks.evaluation(key, outcome)
 
 
 ALL_SENSORS = (supervisor, load_new_zscores, tidy_runs)

@@ -15,8 +15,16 @@ from deltalake import Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.lakehouse.snapshot import TableSnapshot, milliseconds_of, moment
-from orchestration.recompute.price_history import Reach
 from tickhouse.table_checksums import note, open_table, require_files
+
+
+class Reach(NamedTuple):
+    """Which messages of a symbol are meant: up to an offset of each partition, in one generation of offsets."""
+
+    generation: int
+    offsets: dict[int, int]
+    """Partition to the last offset."""
+
 
 NAME = "backfills"
 SCHEMA = pa.schema(

@@ -346,8 +346,8 @@ def _ivy_failure(bundle: str, log: Path, code: int) -> FetchFailed:
     if "HttpClientHandler:" in log.read_text(encoding="utf-8", errors="replace"):
         return _NoAnswer(bundle)
     return FetchFailed(
-        f"{bundle} cannot be fetched: Java ended {exit_status.told('java', code)}; {log} says more. Run the same again: "
-        "what has arrived is kept."
+        f"{bundle} cannot be fetched: Java ended {exit_status.told('java', code)}; {log} says more. "
+        "Run the same again: what has arrived is kept."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestration.local.processes import write_json
+from tickhouse.files import write_json
 
 MARKER = "tickhouse.json"
 FORMAT = 1

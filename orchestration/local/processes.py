@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import psutil
 
 from orchestration.local import exit_status
+from tickhouse.files import write_json
 
 Wanted = Literal["running", "stopped"]
 
@@ -220,20 +220,6 @@ def get_wanted(home: Path, name: str) -> Wanted:
     except (ValueError, TypeError, KeyError) as error:
         raise ProcessError(f"{path} is damaged ({error}); remove it and start the stream again") from error
     return "running" if wanted == "running" else "stopped"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace `path` in one step, on disk before it is visible: a reader never sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from orchestration.supervision.restart_policy import StreamView
+from orchestration.supervision.stream_health import StreamView
 
 LONGEST_BREAK = 120.0
 """After a longer time without a look (the stack was stopped) nothing counts as having lasted."""

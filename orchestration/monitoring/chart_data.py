@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 
@@ -12,7 +11,6 @@ from orchestration.lakehouse.tables import Lakehouse
 from orchestration.lakehouse.time_range import Stretch, stretch
 from orchestration.monitoring.charts import Curve, Curves
 from tickhouse.contract.names import WINDOWS
-from tickhouse.contract.topology import JOBS
 
 HOUR_SECONDS = 3_600.0
 BAND_WINDOW = "5m"
@@ -71,19 +69,3 @@ def _curve(rows: pa.Table | None, name: str) -> Curve:
         return _NOTHING
     moments = rows["moment"].cast(pa.timestamp("ms", "UTC")).to_numpy().astype("datetime64[ms]")
     return Curve(moments, rows[name].to_numpy(zero_copy_only=False).astype(np.float64))
-
-
-def lag_curves(instance: dg.DagsterInstance) -> dict[str, Curve]:
-    """By stream, the lag that the supervisor's latest observations tell, which are one a minute."""
-    curves = {}
-    for spec in JOBS.values():
-        records = instance.fetch_observations(dg.AssetKey(spec.tables[0]), limit=round(HOUR_SECONDS / 60)).records
-        known = []
-        for record in reversed(records):
-            observation = record.asset_observation
-            lag = observation.metadata.get("lag") if observation else None
-            if lag is not None:
-                known.append((np.datetime64(round(record.timestamp * 1_000), "ms"), float(str(lag.value))))
-        times, values = zip(*known, strict=True) if known else ((), ())
-        curves[spec.name] = Curve(np.array(times, "datetime64[ms]"), np.array(values, np.float64))
-    return curves

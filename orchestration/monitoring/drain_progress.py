@@ -1,7 +1,7 @@
 """When all that is in the topics has been processed, saved and loaded: pure, from one look after another.
 
-It differs from `tickhouse status`, which tells whether a finite source has gone through: here the source may go on, and
-what counts is what was there at the first look, with all that follows from it.
+The judgement differs from that of `tickhouse status`, which tells whether a finite source has gone through: here the
+source may go on, and what counts is what was there at the first look, with all that follows from it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestration.lakehouse.tables import TableVersion
-from orchestration.monitoring.status import offsets_of
-from orchestration.serving.load import COLLECTIONS, TABLE, Loaded
-from orchestration.supervision.lag import Offsets, lag
+from orchestration.serving.mongo import COLLECTIONS, TABLE, Loaded
+from orchestration.supervision.lag import Offsets, lag, offsets_of
 from tickhouse.contract.topology import JOBS, TOPICS
 
 _WRITER = {topic: spec for spec in JOBS.values() for topic in spec.outputs}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from orchestration.monitoring.table_rules import FOREIGN_SECONDS, FRESH_SECONDS, LAG_LIMIT, RULES, Share
-from orchestration.supervision.restart_policy import StreamView, epoch_seconds
+from orchestration.supervision.stream_health import StreamView, epoch_seconds
 from tickhouse.contract.topology import JOBS
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
@@ -83,11 +83,6 @@ CHECKS: dict[CheckKey, str] = {
     },
 }
 """Every check and what it means."""
-
-
-def check_specs() -> list[dg.AssetCheckSpec]:
-    """The checks as Dagster knows them."""
-    return [dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=text) for key, text in CHECKS.items()]
 
 
 def live_since(producer: Mapping[str, Any], started_at: float | None, now: float) -> float | None:
@@ -173,28 +168,4 @@ def _share(view: StreamView, share: Share) -> Outcome:
         "within bounds" if found < share.limit else "too many",
         WARN,
         {share.counter: part, "messages": whole, "share": found, "limit": share.limit},
-    )
-
-
-def evaluation(key: CheckKey, outcome: Outcome) -> dg.AssetCheckEvaluation:
-    """An outcome as a runless event."""
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(key.asset),
-        check_name=key.name,
-        passed=outcome.passed,
-        metadata=outcome.metadata,
-        severity=outcome.severity,
-        description=outcome.description,
-    )
-
-
-def result(key: CheckKey, outcome: Outcome) -> dg.AssetCheckResult:
-    """An outcome as the result of a check that was run."""
-    return dg.AssetCheckResult(
-        asset_key=dg.AssetKey(key.asset),
-        check_name=key.name,
-        passed=outcome.passed,
-        metadata=outcome.metadata,
-        severity=outcome.severity,
-        description=outcome.description,
     )

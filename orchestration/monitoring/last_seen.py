@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestration.local.processes import run_folder, write_json
+from orchestration.local.processes import run_folder
+from tickhouse.files import write_json
 
 SUPERVISOR, LOAD_SENSOR, LOAD = "supervisor", "load_new_zscores", "load"
 _OFTEN_SECONDS = 1.0

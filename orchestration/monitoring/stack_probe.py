@@ -11,7 +11,8 @@ from deltalake.exceptions import DeltaError
 
 from orchestration.lakehouse.tables import Lakehouse, TableVersion
 from orchestration.monitoring import dagster_records, last_seen, stack_health
-from orchestration.serving.load import COLLECTIONS, TABLE, Loaded, first_version
+from orchestration.serving.load import first_version
+from orchestration.serving.mongo import COLLECTIONS, TABLE, Loaded
 from orchestration.settings import OrchestrationSettings
 
 

@@ -22,14 +22,22 @@ from orchestration.local.ports import http_answers
 from orchestration.mongo_address import without_password
 from orchestration.monitoring.stack_health import ahead
 from orchestration.monitoring.stack_probe import work_not_done
-from orchestration.serving.load import COLLECTIONS, TABLE, Loaded, MongoStore, fault
+from orchestration.serving.mongo import COLLECTIONS, TABLE, Loaded, MongoStore, fault
 from orchestration.settings import Endpoints, OrchestrationSettings, read_endpoints
-from orchestration.supervision.lag import KafkaAway, KafkaRefuses, Offsets, Topics, lag
-from orchestration.supervision.restart_policy import epoch_seconds
+from orchestration.supervision.lag import (
+    KafkaAway,
+    KafkaRefuses,
+    Offsets,
+    Topics,
+    archive_lag,
+    lag,
+    offsets_of,
+    stream_lag,
+)
+from orchestration.supervision.stream_health import epoch_seconds
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.topology import JOBS, TOPICS, JobSpec
 from tickhouse.kafka.access import librdkafka_security
-from tickhouse.kafka.offsets import numbered
 
 _KAFKA_SECONDS = 0.8
 _MONGO_SECONDS = 0.6
@@ -277,23 +285,6 @@ def waiting_for(
         if record is None or zscores is None or record[:2] != (zscores.table_id, zscores.version):
             reasons.append(f"collection {collection} is not up to date")
     return reasons
-
-
-def offsets_of(heartbeat: Mapping[str, Any], query: str) -> Offsets:
-    """Next offsets to read of a query, by topic and partition, as its heartbeat says; empty when it does not."""
-    return numbered(heartbeat.get("queries", {}).get(query, {}).get("offsets", {}))
-
-
-def stream_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
-    """Messages that wait for a job's computation; None when unknown."""
-    return lag(ends, offsets_of(heartbeat, spec.name), spec.inputs) if heartbeat else None
-
-
-def archive_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
-    """Messages of a job's output topics that are not in its tables yet; None when unknown or when it has none."""
-    lags = [lag(ends, offsets_of(heartbeat, table), (topic,)) for table, topic in spec.archives.items()]
-    known = [value for value in lags if value is not None]
-    return sum(known) if heartbeat and known and len(known) == len(lags) else None
 
 
 def _ends(settings: OrchestrationSettings, silent: dict[str, str], problems: list[str]) -> Offsets:

@@ -25,7 +25,8 @@ from orchestration.monitoring.table_checks import (
 )
 from orchestration.monitoring.table_rules import COMPARED_ROWS, RECENT_SECONDS, RULES
 from orchestration.serving.cutoffs import Kept, kept_condition
-from orchestration.serving.load import COLLECTIONS, COLUMNS, TABLE, Loaded, MongoStore, documents_of
+from orchestration.serving.load import COLUMNS, documents_of
+from orchestration.serving.mongo import COLLECTIONS, TABLE, Loaded, MongoStore
 from tickhouse.contract.names import WINDOWS
 from tickhouse.contract.tables import COLUMNS as DECLARED
 from tickhouse.contract.validation import INTERNAL

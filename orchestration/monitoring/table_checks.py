@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import dagster as dg
-
-from orchestration.defs.asset_specs import COLLECTION_ASSETS
-from orchestration.monitoring.check_schedule import MOMENTS
 from orchestration.monitoring.health_checks import ERROR, WARN, CheckKey, Outcome
 from orchestration.monitoring.table_rules import COMPARED_ROWS, GAP_STEPS, RECENT_SECONDS, RULES, centre_bound
 from orchestration.serving.cutoffs import Kept, cut_text
+from orchestration.serving.mongo import COLLECTION_ASSETS
 from tickhouse.contract.names import WINDOWS
 
 _RECENT = f"in the last {RECENT_SECONDS / 60:.0f} minutes"
@@ -53,14 +50,6 @@ TABLE_CHECKS: dict[CheckKey, str] = {
     },
 }
 """Every check that reads tables, and what it means."""
-
-
-def table_check_specs() -> list[dg.AssetCheckSpec]:
-    """The checks as Dagster knows them."""
-    return [
-        dg.AssetCheckSpec(key.name, asset=dg.AssetKey(key.asset), description=f"{text}\n\nEvaluated {MOMENTS}.")
-        for key, text in TABLE_CHECKS.items()
-    ]
 
 
 def judge_schema(declared: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]]) -> Outcome:

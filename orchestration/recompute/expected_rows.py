@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orchestration.lakehouse.backfill_log import Reach
 from orchestration.lakehouse.snapshot import TableSnapshot, between, text
-from orchestration.recompute.price_history import PriceHistory, Reach, StoredTicks
+from orchestration.recompute.price_history import PriceHistory, StoredTicks
 from orchestration.recompute.result_rows import (
     FIELDS,
     LIST_COLUMNS,

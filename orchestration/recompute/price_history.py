@@ -15,19 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from orchestration.lakehouse import gap_log
+from orchestration.lakehouse.backfill_log import Reach
 from orchestration.lakehouse.snapshot import TableSnapshot, between, later_than, milliseconds, text
 from tickhouse.contract.arrays import Integers
 
 TABLE = "prices"
 _ANEW = ("created again", "cut off")
-
-
-class Reach(NamedTuple):
-    """Which messages of a symbol are meant: up to an offset of each partition, in one generation of offsets."""
-
-    generation: int
-    offsets: dict[int, int]
-    """Partition to the last offset."""
 
 
 class StoredTicks(NamedTuple):

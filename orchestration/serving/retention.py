@@ -17,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from orchestration.lakehouse.snapshot import TableSnapshot
 from orchestration.lakehouse.tables import Lakehouse
 from orchestration.serving.cutoffs import Kept, cut_anew, cut_text
-from orchestration.serving.load import COLLECTIONS, TABLE, MongoStore
+from orchestration.serving.mongo import COLLECTIONS, TABLE, MongoStore
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,20 @@ to be under way keeps the sensors from requesting another one: streams would sta
 
 from __future__ import annotations
 
-import multiprocessing
 import runpy
 import sys
-from typing import Any
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.sql import ScriptDirectory  # type: ignore[attr-defined]
-from dagster._grpc.server import DagsterApiServer
 
 from orchestration.defs.run_processes import is_of, noted_process, report_ended
 from orchestration.defs.supervisor_cursor import Memory
 from orchestration.local import process_identity
 from orchestration.local.ports import LOOPBACK
+from orchestration.stack.dagster_internals import _DEFINITIONS, _LOCATION, fork_runs, keep_revisions
 
 _SUPERVISOR = "supervisor"
-_DEFINITIONS = "orchestration.definitions"
-_LOCATION = "tickhouse"
-"""As the workspaces of the local stack and of the containers name the code location."""
 
 
 def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
@@ -60,40 +54,6 @@ def forget_attempts(instance: dg.DagsterInstance) -> None:
             continue  # of another release: the sensor itself starts without it, and says so
         memory.histories.clear()
         instance.update_instigator_state(state.with_data(data._replace(cursor=memory.to_cursor())))
-
-
-def fork_runs() -> None:
-    """Let runs be forks of one process that has imported the definitions.
-
-    Dagster starts an interpreter for each and imports all anew, which takes longer than most runs of a running stack.
-    """
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([_DEFINITIONS])
-    begin = DagsterApiServer.__init__
-
-    def begin_with_forks(server: Any, *arguments: Any, **named: Any) -> None:
-        begin(server, *arguments, **named)
-        server._mp_ctx = forks
-
-    DagsterApiServer.__init__ = begin_with_forks  # type: ignore[assignment, method-assign]
-
-
-def keep_revisions() -> None:
-    """Read the revisions of Dagster's storages once.
-
-    For each look of a sensor Dagster opens its storages anew, and finds out from all scripts of their history which
-    revision is the newest: most of what a look costs.
-    """
-    read = ScriptDirectory.from_config
-    known: dict[str | None, ScriptDirectory] = {}
-
-    def from_config(config: Any) -> ScriptDirectory:
-        place = config.get_main_option("script_location")
-        if place not in known:
-            known[place] = read(config)
-        return known[place]
-
-    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+from tickhouse.contract.topology import JobSpec
 from tickhouse.kafka.access import RefusalListener
+from tickhouse.kafka.offsets import numbered
 
 Offsets = dict[str, dict[int, int]]
 """Topic to partition to offset."""
@@ -79,3 +81,20 @@ def lag(ends: Offsets, consumed: Offsets, topics: Iterable[str]) -> int | None:
         read = consumed.get(topic, {})
         total += sum(max(0, end - read.get(partition, 0)) for partition, end in ends[topic].items())
     return total
+
+
+def offsets_of(heartbeat: Mapping[str, Any], query: str) -> Offsets:
+    """Next offsets to read of a query, by topic and partition, as its heartbeat says; empty when it does not."""
+    return numbered(heartbeat.get("queries", {}).get(query, {}).get("offsets", {}))
+
+
+def stream_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
+    """Messages that wait for a job's computation; None when unknown."""
+    return lag(ends, offsets_of(heartbeat, spec.name), spec.inputs) if heartbeat else None
+
+
+def archive_lag(spec: JobSpec, heartbeat: Mapping[str, Any], ends: Offsets) -> int | None:
+    """Messages of a job's output topics that are not in its tables yet; None when unknown or when it has none."""
+    lags = [lag(ends, offsets_of(heartbeat, table), (topic,)) for table, topic in spec.archives.items()]
+    known = [value for value in lags if value is not None]
+    return sum(known) if heartbeat and known and len(known) == len(lags) else None

@@ -13,9 +13,9 @@ from pathlib import Path
 from orchestration.local import appcds, processes
 from orchestration.local.java import JavaMissing, find_java
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
-from orchestration.supervision.restart_policy import StreamView, judge_stream
+from orchestration.supervision.stream_health import StreamView, judge_stream
 from spark_jobs.settings import as_spark_reads
-from tickhouse import environment
+from tickhouse import environment, files
 from tickhouse.contract.topology import JOBS
 from tickhouse.environment import PREFIX, Need
 
@@ -95,7 +95,7 @@ class Streams:
     def note_given_up(self, reasons: Mapping[str, str]) -> None:
         """Note which streams are given up, for those who do not ask Dagster."""
         if self.given_up() != dict(reasons):
-            processes.write_json(processes.run_folder(self.home) / _SUPERVISION, reasons)
+            files.write_json(processes.run_folder(self.home) / _SUPERVISION, reasons)
 
     def keep(self, name: str) -> StreamView | None:
         """Launch the stream if it is (still) wanted; None when it is not."""

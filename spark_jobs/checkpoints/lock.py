@@ -15,7 +15,25 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from tickhouse.file_lock import LockHeld, held, held_by_jvm
+from tickhouse.file_lock import LockHeld, _wait, held
+
+
+def held_by_jvm(spark: SparkSession, path: Path, wait_seconds: float) -> Any:
+    """Hold the lock in the JVM of a session until the file that is returned, a RandomAccessFile, is closed.
+
+    The file's folder is created. Raises LockHeld.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    jvm: Any = spark.sparkContext._jvm
+    file = jvm.java.io.RandomAccessFile(str(path), "rw")
+    channel = file.getChannel()
+    try:
+        _wait(lambda: channel.tryLock() is not None, path, wait_seconds)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
 
 _NAME = "tickhouse.lock"
 _WAIT_SECONDS = 10.0

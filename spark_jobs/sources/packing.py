@@ -68,12 +68,12 @@ def bucket_of(symbol: str, buckets: int) -> int:
 
 
 def verdicts_on(batch: pa.RecordBatch) -> Verdicts:
-    """What the accept rule says of each of n Kafka records (`offset_ranges.RECORD_SCHEMA`)."""
+    """What the accept rule says of each of n Kafka records (`range_reader.RECORD_SCHEMA`)."""
     return accept_batch(batch.column("key"), batch.column("value"), batch.column("timestamp").to_numpy())
 
 
 def pack(batches: Iterable[pa.RecordBatch], *, buckets: int) -> Iterator[pa.RecordBatch]:
-    """Kafka records (`offset_ranges.RECORD_SCHEMA`) to rows of `PACKED_TYPE`.
+    """Kafka records (`range_reader.RECORD_SCHEMA`) to rows of `PACKED_TYPE`.
 
     One row for each bucket, out of some `_MOST_MESSAGES` at a time.
     """

@@ -25,10 +25,11 @@ from orchestration.local.ports import answers, free_port
 from orchestration.local.processes import Process
 from orchestration.monitoring import alert_log
 from orchestration.monitoring.alert_log import Alert
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE
 from orchestration.settings import Endpoints, write_endpoints
 from tests.browser.conftest import DESKTOP
 from tests.stored import STEP_MS, Symbol, load_all
+from tickhouse import files
 from tickhouse.contract.names import WINDOWS
 from tickhouse.contract.topology import JOBS
 
@@ -69,8 +70,8 @@ def say_how_it_is(home: Path, alive: Process, state: str) -> None:
             "pid": alive.pid, "state": state, "queries": {}, "written_at": _text(now + 3_600),
             "last_event_time": _text(now), "last_timestamp": _text(now), "source": "binance",
         }  # fmt: skip
-        processes.write_json(processes.run_folder(home) / f"{name}.heartbeat.json", heartbeat)
-        processes.write_json(home / "run" / f"{name}.json", asdict(replace(alive, name=name)))
+        files.write_json(processes.run_folder(home) / f"{name}.heartbeat.json", heartbeat)
+        files.write_json(home / "run" / f"{name}.json", asdict(replace(alive, name=name)))
 
 
 @pytest.fixture(scope="module")

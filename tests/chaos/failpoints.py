@@ -213,7 +213,7 @@ _MODULES: dict[str, Callable[[Any], None]] = {
     "spark_jobs.sinks.kafka": _in_sinks,
     "spark_jobs.run": _in_run,
     "spark_jobs.sinks.delta": _in_archive,
-    "orchestration.serving.load": _in_mongo_load,
+    "orchestration.serving.mongo": _in_mongo_load,
     "orchestration.lakehouse.maintenance": _in_maintenance,
     "orchestration.local.broker": _in_broker,
 }

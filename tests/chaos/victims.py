@@ -17,10 +17,10 @@ from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local import processes
 from orchestration.local.ports import answers, free_port
 from orchestration.monitoring import dagster_records
-from orchestration.serving.load import COLLECTIONS, TABLE, MongoStore
+from orchestration.serving.mongo import COLLECTIONS, TABLE, MongoStore
 from orchestration.settings import PROJECT_ROOT, Endpoints, read_endpoints
 from orchestration.supervision.lag import KafkaAway, Topics
-from orchestration.supervision.restart_policy import epoch_seconds
+from orchestration.supervision.stream_health import epoch_seconds
 from tests.chaos import failpoints
 from tests.chaos.proxy import Proxy
 from tickhouse.contract.topology import JOBS

@@ -28,6 +28,7 @@ from producer.heartbeat import utc_text
 from tests.dagster.conftest import definitions
 from tests.market_tables import append, rows
 from tests.webhook_receiver import Receiver
+from tickhouse import files
 from tickhouse.contract.names import WINDOWS
 
 
@@ -96,7 +97,7 @@ def stream(watch: Watch, amiss: bool) -> None:
 
 def source(watch: Watch, amiss: bool) -> None:
     content = {"source": "simulator", "state": "running", "acknowledged": 7 if amiss else 8, "note": "HTTP 500"}
-    processes.write_json(watch.home / "run" / "producer.heartbeat.json", content | {"written_at": utc_text(watch.now)})
+    files.write_json(watch.home / "run" / "producer.heartbeat.json", content | {"written_at": utc_text(watch.now)})
 
 
 def check(watch: Watch, amiss: bool) -> None:

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from orchestration.defs import drain, replay
 from orchestration.defs.resources import MongoResource, StreamsResource, TopicsResource
 from orchestration.local import processes
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document
 from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import definitions
 from tests.zscore_tables import append, rows

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from orchestration.defs import startup_checks
-from orchestration.supervision.restart_policy import StreamView
+from orchestration.supervision.stream_health import StreamView
 from tests.dagster.conftest import definitions, make_run
 
 

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from orchestration.defs.recompute import BackfillConfig, ReconcileConfig, days
 from orchestration.defs.resources import MongoResource
 from orchestration.recompute.expected_rows import RESULT_TABLES
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document
 from tests.dagster.conftest import definitions
 from tests.history_tables import History
 from tests.integration.test_history import MIDNIGHT, all_rows, alter, late_tick, times, walk

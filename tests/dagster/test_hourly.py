@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.loader import LoadingContextForTest
 
-from orchestration.defs.reporting import LONGEST_SECONDS, event_of, materialised_at
+from orchestration.defs.asset_events import LONGEST_SECONDS, event_of, materialised_at
 from orchestration.defs.resources import MongoResource
 from orchestration.monitoring.health_checks import CHECKS
 from orchestration.monitoring.table_checks import TABLE_CHECKS

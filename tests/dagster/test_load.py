@@ -14,11 +14,12 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pymongo import MongoClient
 
-from orchestration.defs import run_cleanup, supervisor
+from orchestration.defs import load as defs_load
+from orchestration.defs import run_cleanup
 from orchestration.defs.resources import MongoResource
 from orchestration.defs.run_cleanup import tidy_runs
-from orchestration.defs.supervisor_cursor import LOAD_POLICY
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.serving.load_policy import LOAD_POLICY
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document
 from orchestration.settings import PROJECT_ROOT
 from tests.dagster.conftest import definitions, make_run
 from tests.dagster.endless_load import AT_WORK
@@ -53,7 +54,7 @@ def tick(loaded: dg.Definitions, instance: dg.DagsterInstance) -> dg.SensorResul
     context = dg.build_sensor_context(
         instance=instance, definitions=loaded, sensor_name="load_new_zscores", resources=loaded.resources or {}
     )
-    result = supervisor.load_new_zscores(context)
+    result = defs_load.load_new_zscores(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -126,7 +127,7 @@ def test_a_load_that_never_ends_does_not_block_for_ever(
 ) -> None:
     make_run(instance, loading.resolve_job_def("load_mongodb"), dg.DagsterRunStatus.STARTED)
     assert skipped(tick(loading, instance)) == "a load is under way"
-    monkeypatch.setattr(supervisor, "LOAD_RUN_SECONDS", 0.0)
+    monkeypatch.setattr(defs_load, "LOAD_RUN_SECONDS", 0.0)
     assert tick(loading, instance).run_requests
 
 

@@ -9,11 +9,12 @@ import pytest
 from pydantic import ValidationError
 from pymongo import MongoClient
 
+from orchestration.defs.maintenance import MaintenanceConfig
 from orchestration.defs.resources import MongoResource
 from orchestration.defs.schedules import daily_maintenance
-from orchestration.defs.stream_jobs import MaintenanceConfig
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
+from orchestration.serving.load import load
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document, MongoStore
 from tests.dagster.conftest import definitions
 from tests.zscore_tables import append, rows
 

@@ -10,9 +10,10 @@ from dagster._core.storage.tags import SENSOR_NAME_TAG
 from deltalake import DeltaTable
 
 from orchestration.defs import schedules
+from orchestration.defs.asset_events import lag_curves
 from orchestration.defs.resources import MongoResource
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.monitoring.chart_data import lag_curves, read_curves
+from orchestration.monitoring.chart_data import read_curves
 from orchestration.settings import Endpoints, write_endpoints
 from tests.dagster.conftest import definitions
 from tests.market_tables import make

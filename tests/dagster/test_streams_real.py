@@ -15,10 +15,11 @@ from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local import processes
 from orchestration.local.broker import create_topics
 from orchestration.monitoring.status import collect
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import RealHome
+from tickhouse import files
 from tickhouse.contract.topology import JOBS, TABLES, TOPICS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.whole_machine]
@@ -81,7 +82,7 @@ def test_everything_that_is_there_goes_through(
             source=SOURCE,
         ),
     )
-    processes.write_json(home / "run" / "producer.heartbeat.json", {"source": SOURCE, "state": "ended"})
+    files.write_json(home / "run" / "producer.heartbeat.json", {"source": SOURCE, "state": "ended"})
 
     for job in JOBS:
         assert not collect(settings).drained

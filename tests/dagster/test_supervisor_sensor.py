@@ -21,6 +21,7 @@ from orchestration.settings import OrchestrationSettings
 from orchestration.supervision.lag import Topics
 from tests.dagster.conftest import definitions, make_run
 from tests.zscore_tables import append, rows
+from tickhouse import files
 from tickhouse.contract.topology import JOBS, TOPICS
 
 STATUSES = list(dg.DagsterRunStatus)
@@ -130,7 +131,7 @@ def test_a_hung_stream_is_restarted(stand_in_home: Path, instance: dg.DagsterIns
         heartbeat = processes.read_heartbeat(stand_in_home, "moving")
         assert heartbeat is not None
         heartbeat["written_at"] = "2026-01-01T00:00:00Z"
-        processes.write_json(stand_in_home / "run" / "moving.heartbeat.json", heartbeat)
+        files.write_json(stand_in_home / "run" / "moving.heartbeat.json", heartbeat)
         second = tick(stand_in_home, instance)
         assert requested(second) == [("restart_streams", ["moving"])]
     finally:
@@ -299,7 +300,7 @@ def test_what_a_killed_run_was_to_end_is_ended_and_a_launched_stream_goes_on(
     assert here is not None
     command = ["sleep", "60"]
     stream = processes.start(stand_in_home, "zscore", command, os.environ)
-    processes.write_json(
+    files.write_json(
         stand_in_home / "run" / "zscore.heartbeat.json",
         {"job": "zscore", "pid": stream.pid, "state": "starting", "trigger": trigger, "queries": {}},
     )

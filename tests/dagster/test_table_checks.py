@@ -11,12 +11,12 @@ import pytest
 from pymongo import MongoClient
 
 from orchestration.defs.resources import MongoResource
-from orchestration.local import processes
 from orchestration.monitoring.table_checks import TABLE_CHECKS
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document
 from producer.heartbeat import utc_text
 from tests.dagster.conftest import definitions
 from tests.market_tables import append, make, rows
+from tickhouse import files
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +27,7 @@ START = datetime.datetime(2025, 5, 8, 12, tzinfo=datetime.UTC)
 def produce(home: Path, source: str, state: str) -> None:
     """The heartbeat of a producer that is alive for as long as any test takes."""
     heartbeat = {"source": source, "state": state, "written_at": utc_text(time.time() + 3_600)}
-    processes.write_json(home / "run" / "producer.heartbeat.json", heartbeat)
+    files.write_json(home / "run" / "producer.heartbeat.json", heartbeat)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from orchestration.lakehouse import gap_log
 from orchestration.lakehouse.tables import Lakehouse
 from orchestration.local.broker import create_topics
 from orchestration.local.home import mark
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, MongoStore, load
+from orchestration.serving.load import load
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, MongoStore
 from orchestration.settings import PROJECT_ROOT
 from spark_jobs.checkpoints.gaps import Gap
 from tests.broker_topics import remove_topics

@@ -18,7 +18,7 @@ from pymongo import MongoClient
 from orchestration.board.rows import ORDERS, TABLES, RecentRows
 from orchestration.board.scores import Scores
 from orchestration.board.watcher import Watcher
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE
 from orchestration.settings import OrchestrationSettings
 from tests.stored import Symbol, load_all
 from tickhouse.contract.names import WINDOWS

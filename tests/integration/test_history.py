@@ -27,7 +27,8 @@ from orchestration.lakehouse.tables import Lakehouse
 from orchestration.recompute.backfill import BackfillError, TableBackfill, backfill
 from orchestration.recompute.expected_rows import RESULT_TABLES, complete_until
 from orchestration.recompute.reconcile import Findings, NothingToCompare, reconcile
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE, Document, MongoStore, load
+from orchestration.serving.load import load
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE, Document, MongoStore
 from orchestration.settings import PROJECT_ROOT
 from tests.history_tables import LATENESS_MS, History, Tick
 from tickhouse.contract.names import PRICE_SCALE

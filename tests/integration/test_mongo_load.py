@@ -17,7 +17,8 @@ from pymongo import MongoClient
 from pymongo.errors import ConfigurationError
 
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.load import (
+from orchestration.serving.load import WindowLoad, load
+from orchestration.serving.mongo import (
     COLLECTIONS,
     DATABASE,
     RECORDS_DATABASE,
@@ -25,9 +26,7 @@ from orchestration.serving.load import (
     Loaded,
     LoadError,
     MongoStore,
-    WindowLoad,
     fault,
-    load,
 )
 from tests.zscore_tables import START_MS, append, rows, score
 from tickhouse.contract.names import WINDOWS

@@ -13,9 +13,10 @@ from pymongo import MongoClient
 
 from orchestration.lakehouse.tables import Lakehouse
 from orchestration.monitoring.table_check_queries import compare
-from orchestration.serving import load as mongo_load
+from orchestration.serving import mongo
 from orchestration.serving.cutoffs import Cut
-from orchestration.serving.load import COLLECTIONS, DATABASE, RECORDS_DATABASE, Document, LoadError, MongoStore, load
+from orchestration.serving.load import load
+from orchestration.serving.mongo import COLLECTIONS, DATABASE, RECORDS_DATABASE, Document, LoadError, MongoStore
 from orchestration.serving.retention import CollectionReport, retain
 from tests.zscore_tables import append, rows
 
@@ -80,7 +81,7 @@ def cut(lakehouse: Lakehouse, store: MongoStore, days: int = 2) -> list[Collecti
 def test_what_is_older_than_a_symbols_own_last_days_goes(
     lakehouse: Lakehouse, store: MongoStore, client: MongoClient[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongo_load, "CUT_OFF_AT_ONCE", 2)
+    monkeypatch.setattr(mongo, "CUT_OFF_AT_ONCE", 2)
     planned = list(retain(lakehouse, store, 2, dry_run=True))
     assert {each.removed for each in planned} == {9}
     assert_holds(client, [*OLD, *NEW], LONG_AGO)
@@ -151,9 +152,7 @@ class Meanwhile(MongoStore):
         self.__dict__.update(store.__dict__)
         self._what: Callable[[], object] | None = what
 
-    def record(
-        self, window: str, loaded: mongo_load.Loaded, found: mongo_load.Loaded | None = None
-    ) -> mongo_load.Loaded | None:
+    def record(self, window: str, loaded: mongo.Loaded, found: mongo.Loaded | None = None) -> mongo.Loaded | None:
         what, self._what = self._what, None
         if what is not None:
             what()

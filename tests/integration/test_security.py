@@ -38,7 +38,7 @@ from orchestration.local.artifacts import kafka_jars, mongod_binary
 from orchestration.local.java import Java
 from orchestration.local.ports import free_port
 from orchestration.monitoring import status
-from orchestration.serving.load import DATABASE
+from orchestration.serving.mongo import DATABASE
 from orchestration.settings import OrchestrationSettings
 from orchestration.supervision.lag import KafkaAway, KafkaRefuses, Topics
 from tests.conftest import READY_SECONDS, stop_all

@@ -17,7 +17,7 @@ from orchestration.monitoring.alerts import (
     source_condition,
     stream_condition,
 )
-from orchestration.supervision.restart_policy import StreamView
+from orchestration.supervision.stream_health import StreamView
 
 START = 1_000_000.0
 WAIT = Condition("a", "a is amiss", "why", patience=30)

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration.monitoring.health_checks import CheckKey, StreamFacts, judge, live_since
 from orchestration.monitoring.table_rules import FRESH_SECONDS, LAG_LIMIT
-from orchestration.supervision.restart_policy import StreamView
+from orchestration.supervision.stream_health import StreamView
 from tickhouse.contract.topology import JOBS
 
 NOW = 1_800_000_000.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.supervision.restart_policy import StreamView, judge_stream
+from orchestration.supervision.stream_health import StreamView, judge_stream
 from spark_jobs import heartbeat as module
 from spark_jobs.heartbeat import Heartbeat
 

@@ -28,7 +28,7 @@ from dagster_webserver.cli import dagster_webserver
 
 from orchestration.container import code_server
 from orchestration.local import broker
-from orchestration.serving.load import DATABASE, RECORDS_DATABASE
+from orchestration.serving.mongo import DATABASE, RECORDS_DATABASE
 from orchestration.settings import PROJECT_ROOT, OrchestrationSettings
 from orchestration.stack import services
 from orchestration.supervision import streams

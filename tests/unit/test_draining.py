@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestration.lakehouse.tables import TableVersion
 from orchestration.monitoring.drain_progress import Drain
-from orchestration.serving.load import COLLECTIONS, Loaded
+from orchestration.serving.mongo import COLLECTIONS, Loaded
 from orchestration.supervision.lag import Offsets
 from tickhouse.contract.names import HIGHER_TOPIC, LOWER_TOPIC, MOVING_TOPIC, TICKS_TOPIC, ZSCORE_TOPIC
 from tickhouse.contract.topology import JOBS, TOPICS

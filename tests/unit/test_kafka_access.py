@@ -24,7 +24,8 @@ from producer.kafka_access import client_security
 from producer.settings import ProducerSettings
 from spark_jobs.settings import StreamSettings
 from spark_jobs.sinks.kafka import KafkaTarget
-from tickhouse.kafka.access import KafkaSettings, librdkafka_security, refusal_in, spark_security
+from tickhouse.kafka.access import librdkafka_security, refusal_in, spark_security
+from tickhouse.kafka.settings import KafkaSettings
 
 PASSWORD = "Pl4nted7d1f"  # pragma: allowlist secret
 PROTOCOL = "kafka_security_protocol"

@@ -7,7 +7,8 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from orchestration.serving.load import COLLECTIONS, Loaded, LoadError, documents_of, first_version
+from orchestration.serving.load import documents_of, first_version
+from orchestration.serving.mongo import COLLECTIONS, Loaded, LoadError
 from tests.zscore_tables import rows
 from tickhouse.contract.names import WINDOWS
 

@@ -15,6 +15,7 @@ import pytest
 
 from orchestration.local import processes
 from orchestration.local.processes import Process, ProcessError
+from tickhouse import files
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 SLEEP = ["sleep", "60"]
@@ -204,8 +205,8 @@ def test_a_large_log_is_set_aside_at_the_next_start(tmp_path: Path, monkeypatch:
 
 def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    processes.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        processes.write_json(path, {"a": object()})
+        files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]

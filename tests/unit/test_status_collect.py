@@ -22,8 +22,9 @@ from rich.console import Console
 from orchestration.cli.status_view import render
 from orchestration.local import processes
 from orchestration.monitoring.status import Status, collect, producer_state
-from orchestration.serving.load import COLLECTIONS
+from orchestration.serving.mongo import COLLECTIONS
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
+from tickhouse import files
 from tickhouse.contract.topology import JOBS
 
 NOWHERE = "127.0.0.1:1"
@@ -46,11 +47,11 @@ def shown(status: Status) -> str:
 
 def record(home: Path, name: str, pid: int, created: float) -> None:
     content = {"name": name, "pid": pid, "create_time": created, "command": ["x"], "log": str(home / f"{name}.log")}
-    processes.write_json(processes.run_folder(home) / f"{name}.json", content)
+    files.write_json(processes.run_folder(home) / f"{name}.json", content)
 
 
 def heartbeat(home: Path, name: str, **content: Any) -> None:
-    processes.write_json(processes.run_folder(home) / f"{name}.heartbeat.json", content)
+    files.write_json(processes.run_folder(home) / f"{name}.heartbeat.json", content)
 
 
 def test_with_everything_down_it_says_so_quickly(tmp_path: Path) -> None:
@@ -73,9 +74,7 @@ def test_a_killed_stream_and_one_given_up_are_told(tmp_path: Path) -> None:
     heartbeat(tmp_path, "moving", pid=999_999_999, state="running", written_at="2026-01-01T00:00:00Z", input_rows=5)
     record(tmp_path, "trend", 999_999_998, 1.0)
     heartbeat(tmp_path, "trend", pid=999_999_998, state="failed", error="no space", written_at="2026-01-01T00:00:00Z")
-    processes.write_json(
-        tmp_path / "run" / "streams.supervision.json", {"trend": "down again after 8 attempts: no space"}
-    )
+    files.write_json(tmp_path / "run" / "streams.supervision.json", {"trend": "down again after 8 attempts: no space"})
     status = collect(settings(tmp_path))
     assert (status.streams["moving"].state, status.streams["moving"].input_rows) == ("crashed", 5)
     assert status.streams["trend"].state == "given_up"

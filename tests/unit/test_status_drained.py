@@ -11,10 +11,10 @@ import pytest
 
 from orchestration.lakehouse.tables import TableVersion
 from orchestration.mongo_address import without_password, without_secrets
-from orchestration.monitoring.status import archive_lag, stream_lag, waiting_for
-from orchestration.serving.load import COLLECTIONS, Loaded
+from orchestration.monitoring.status import waiting_for
+from orchestration.serving.mongo import COLLECTIONS, Loaded
 from orchestration.settings import Endpoints
-from orchestration.supervision.lag import lag
+from orchestration.supervision.lag import archive_lag, lag, stream_lag
 from tickhouse.contract.topology import JOBS, TOPICS
 
 SOURCE = "replay:/data/ticks.jsonl.gz"

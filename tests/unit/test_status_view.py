@@ -18,7 +18,7 @@ from orchestration.monitoring.status import (
     not_at_work,
     not_final,
 )
-from orchestration.serving.load import COLLECTIONS
+from orchestration.serving.mongo import COLLECTIONS
 from tickhouse.contract.topology import JOBS
 
 ALL = ("board", "code-server", "daemon", "kafka", "mongod", "producer", "webserver")

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.supervision.restart_policy import (
-    Decision,
-    History,
-    Life,
-    Patience,
-    Policy,
-    StreamView,
-    decide,
-    judge_stream,
-)
+from orchestration.supervision.restart_policy import Decision, History, Life, Policy, decide
+from orchestration.supervision.stream_health import Patience, StreamView, judge_stream
 
 POLICY = Policy(first_pause=5, longest_pause=60, limit=4, healing=120)
 NOW = 1_000_000.0

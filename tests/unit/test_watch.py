@@ -7,20 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.defs.supervisor_cursor import (
-    CHECK_SECONDS,
-    LOAD_POLICY,
-    Memory,
-    Seen,
-    StreamSight,
-    check_is_news,
-    decide_load,
-    decide_stream,
-    note_versions,
-)
+from orchestration.defs.supervisor_cursor import CHECK_SECONDS, Memory, Seen, check_is_news, note_versions
 from orchestration.lakehouse.tables import TableVersion
-from orchestration.serving.load import COLLECTIONS, Loaded
-from orchestration.supervision.restart_policy import History, StreamView
+from orchestration.serving.load_policy import LOAD_POLICY, decide_load
+from orchestration.serving.mongo import COLLECTIONS, Loaded
+from orchestration.supervision.restart_policy import History
+from orchestration.supervision.stream_health import StreamSight, StreamView, decide_stream
 
 NOW = 1_000_000.0
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
