@@ -19,7 +19,7 @@ from pyspark.daemon import manager
 import spark_jobs.jobs.prices
 import spark_jobs.jobs.symbol_processor
 import spark_jobs.sinks.kafka
-from spark_jobs.sources.gc_tuning import look_seldom
+from spark_jobs.sources.gc_tuning import tune_gc
 
 _IMPORTED_BEFORE_THE_FORK = (
     confluent_kafka,
@@ -38,5 +38,5 @@ def _keep(importer: zipimport.zipimporter) -> None:
 
 if __name__ == "__main__":
     zipimport.zipimporter.invalidate_caches = _keep  # type: ignore
-    look_seldom()
+    tune_gc()
     manager()

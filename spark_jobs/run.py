@@ -40,10 +40,10 @@ from spark_jobs.sinks.delta import TableBatch, TableTarget, archive_batch, creat
 from spark_jobs.sinks.existing_results import Survey, survey
 from spark_jobs.sinks.kafka import KafkaTarget, Markers, NoAnswer, Owner, Published, published, publishing
 from spark_jobs.sources.packed_source import packed_stream
-from spark_jobs.sources.result_wait import News
+from spark_jobs.sources.result_wait import ResultWait
 from spark_jobs.sources.source_config import Reading
 from tickhouse.contract.topology import JOBS, JobSpec
-from tickhouse.errors import EXIT_CODE, Refusal, damage_in
+from tickhouse.errors import EXIT_CODE, NonRetryableError, damage_in
 from tickhouse.files import ForcedFolder
 from tickhouse.kafka.access import librdkafka_security, refusal_in, spark_security
 from tickhouse.kafka.broker_settings import RENEW_SECONDS, hazards
@@ -108,7 +108,7 @@ def run(name: str, settings: StreamSettings) -> int:
         # Kept by name until the session has ended: with it go the locks of its checkpoints.
         job = _Job(JOBS[name], settings, spark, heartbeat, stopping)
         done = job.run()
-    except Refusal as error:
+    except NonRetryableError as error:
         _log.error("%s", error)
         _failed(heartbeat, str(error), retry=False)
         return EXIT_CODE
@@ -164,7 +164,7 @@ class _Job:
         self._forced: dict[str, ForcedFolder] = {}
         """By query: checkpoints that are forced to disk before anything is written on their word."""
         self._table_ids: dict[str, str] = {}
-        self._news: News | None = None
+        self._news: ResultWait | None = None
 
     def run(self) -> bool:
         """Run all queries; returns whether all that was there has been processed, False after a request to stop."""
@@ -268,7 +268,7 @@ class _Job:
                 raise QueryFailed(f"query {query.name}: {reason}")
 
     def _explain(self, query: str, failure: str) -> None:
-        """Raise the `Refusal` that a query's failure comes to, if it comes to one."""
+        """Raise the `NonRetryableError` that a query's failure comes to, if it comes to one."""
         checkpoint, _ = self._checkpoints[query]
         damage = damage_in(failure) or checkpoint.damage_of(failure)
         if damage is not None:
@@ -300,7 +300,7 @@ class _Job:
         if self._available:
             interval = 0.0
         elif self._spec.awaited:
-            self._news = News(self._spec.awaited, self._client)
+            self._news = ResultWait(self._spec.awaited, self._client)
             interval = _PACED_SECONDS
         writer = writer.foreachBatch(self._publish_batch).trigger(processingTime=_milliseconds(interval))
         return self._start(self._spec.name, writer)

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.settings import StreamSettings, as_spark_reads
 from tickhouse import environment
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 _LAUNCHER = Path(__file__).with_name("launcher")
@@ -28,7 +28,7 @@ _PROJECT = Path(__file__).resolve().parents[1]
 _JVM_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -Dlog4j2.configurationFile={_LOGGING.as_uri()}"
 
 
-class MissingPart(Refusal):
+class MissingPart(NonRetryableError):
     """Something that a job needs is not there; the message says what to do."""
 
 

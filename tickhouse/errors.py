@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 
 EXIT_CODE = 2
-"""The exit code of a job that ended with a `Refusal`, or whose settings are wrong."""
+"""The exit code of a job that ended with a `NonRetryableError`, or whose settings are wrong."""
 
 
 _DAMAGE = re.compile(r"\b(?:Table|Topic)Damaged: (.*)")
 
 
-class Refusal(Exception):
+class NonRetryableError(Exception):
     """The job cannot go on until somebody has done what the message says."""
 
 
-class Damaged(Refusal):
+class Damaged(NonRetryableError):
     """What is on disk is not what was written; the text says what and where, and what to do."""
 
 

@@ -29,7 +29,7 @@ def held(path: Path, wait_seconds: float) -> Iterator[None]:
     """Hold the lock in this process; the file's folder is created. Raises LockHeld. Not for two threads at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        _wait(lambda: _try(file), path, wait_seconds)
+        wait(lambda: _try(file), path, wait_seconds)
         yield  # closing the file gives the lock back
 
 
@@ -41,7 +41,7 @@ def _try(file: BinaryIO) -> bool:
     return True
 
 
-def _wait(attempt: Callable[[], bool], path: Path, wait_seconds: float) -> None:
+def wait(attempt: Callable[[], bool], path: Path, wait_seconds: float) -> None:
     deadline = time.monotonic() + wait_seconds
     while not attempt():
         if time.monotonic() > deadline:

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from orchestration.defs.resources import LakehouseResource, StreamsResource
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.lakehouse.time_range import stretch
+from orchestration.lakehouse.time_range import time_range_of
 from orchestration.local import processes
 from orchestration.monitoring import alert_log, alerts, webhook
 from orchestration.monitoring.alerts import Change, Condition
-from orchestration.monitoring.webhook_queue import Outbox
+from orchestration.monitoring.webhook_queue import WebhookQueue
 from orchestration.serving.mongo import TABLE
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.supervision.streams import Streams
@@ -34,7 +34,7 @@ class Cursor(BaseModel):
     """What is kept from one tick to the next."""
 
     memory: alerts.Memory = alerts.Memory()
-    outbox: Outbox = Outbox()
+    outbox: WebhookQueue = WebhookQueue()
     scores_seen: str = ""
     """Which version of the table was looked at."""
 
@@ -137,7 +137,7 @@ def _scores(lakehouse: Lakehouse, limit: float, cursor: Cursor) -> list[Conditio
     if newest is None or seen == cursor.scores_seen:
         return []
     cursor.scores_seen = seen
-    recent = stretch(lakehouse, TABLE, NEWEST_SECONDS, version=newest.version)
+    recent = time_range_of(lakehouse, TABLE, NEWEST_SECONDS, version=newest.version)
     if recent is None:
         return []
     parts = [
@@ -162,7 +162,7 @@ def _tell(
     context: dg.SensorEvaluationContext,
     settings: OrchestrationSettings,
     changes: Iterable[Change],
-    outbox: Outbox,
+    outbox: WebhookQueue,
     now: float,
 ) -> None:
     address = settings.alert_webhook.get_secret_value()

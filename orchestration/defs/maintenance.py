@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 from pymongo.errors import PyMongoError
 
 from orchestration.defs.resources import LakehouseResource, MongoResource
-from orchestration.defs.stream_jobs import _some_of
+from orchestration.defs.stream_jobs import some_of
 from orchestration.lakehouse.maintenance import (
     LEAST_RETENTION_DAYS,
     NOBODY,
@@ -15,7 +15,7 @@ from orchestration.lakehouse.maintenance import (
     Policy,
     Reader,
 )
-from orchestration.serving.cutoffs import cut_text
+from orchestration.serving.cutoffs import cutoff_text
 from orchestration.serving.mongo import TABLE, fault, short_reason
 from orchestration.serving.retention import retain
 from spark_jobs.sinks.table_lock import TableBusy
@@ -46,7 +46,7 @@ class MaintenanceConfig(dg.Config):
     @field_validator("tables")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        return _some_of("tables", TABLES, value)
+        return some_of("tables", TABLES, value)
 
 
 @dg.op
@@ -93,7 +93,7 @@ def _retain(
         context.log.info(report.text())
     context.add_output_metadata(
         {f"{report.collection}_removed": report.removed for report in reports}
-        | {f"{report.collection}_kept": cut_text(report.kept) for report in reports}
+        | {f"{report.collection}_kept": cutoff_text(report.kept) for report in reports}
     )
 
 

@@ -11,14 +11,14 @@ from orchestration.defs.supervisor_cursor import Memory
 from orchestration.local import processes
 from orchestration.settings import OrchestrationSettings, read_endpoints
 from orchestration.supervision.lag import Offsets
-from orchestration.supervision.stream_health import StreamSight
+from orchestration.supervision.stream_health import StreamSnapshot
 from tickhouse.contract.names import TICKS_TOPIC
 from tickhouse.contract.topology import JOBS
 
 
 def observations(
     settings: OrchestrationSettings,
-    sights: Mapping[str, StreamSight],
+    sights: Mapping[str, StreamSnapshot],
     ends: Offsets,
     tables: Mapping[str, Mapping[str, Any]],
     memory: Memory,
@@ -64,7 +64,7 @@ def observations(
     return events
 
 
-def _stream(sight: StreamSight) -> dict[str, Any]:
+def _stream(sight: StreamSnapshot) -> dict[str, Any]:
     """What there is to say of a stream that has a heartbeat."""
     told = ("input_rows", "output_rows", "late", "duplicates", "rejects", "last_batch_ms", "last_event_time")
     found = {key: sight.view.heartbeat[key] for key in told if sight.view.heartbeat.get(key) is not None}

@@ -21,7 +21,7 @@ from orchestration.supervision.streams import StreamError, Streams
 from tickhouse.contract.topology import JOBS
 
 
-def _some_of(what: str, known: Collection[str], names: Sequence[str]) -> list[str]:
+def some_of(what: str, known: Collection[str], names: Sequence[str]) -> list[str]:
     """The names without repetitions. Raises ValueError when there is none, or one that is not known."""
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -37,7 +37,7 @@ class StreamSelection(dg.Config):
     @field_validator("streams")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        return _some_of("streams", JOBS, value)
+        return some_of("streams", JOBS, value)
 
 
 def _each(context: dg.OpExecutionContext, streams: Streams, names: Sequence[str], act: Callable[[str], object]) -> None:

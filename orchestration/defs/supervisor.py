@@ -27,7 +27,7 @@ from orchestration.monitoring import health_checks, last_seen
 from orchestration.supervision.lag import KafkaAway, Offsets, archive_lag, stream_lag
 from orchestration.supervision.replay import end_left_behind
 from orchestration.supervision.restart_policy import History
-from orchestration.supervision.stream_health import StreamSight, decide_stream
+from orchestration.supervision.stream_health import StreamSnapshot, decide_stream
 from orchestration.supervision.streams import Streams
 from tickhouse.contract.topology import JOBS, TABLES, TOPICS
 
@@ -128,12 +128,12 @@ def _ends(topics: TopicsResource) -> tuple[Offsets, str | None]:
         return {}, str(error)
 
 
-def _look(streams: Streams, ends: Offsets, under_way: set[str]) -> dict[str, StreamSight]:
+def _look(streams: Streams, ends: Offsets, under_way: set[str]) -> dict[str, StreamSnapshot]:
     sights = {}
     for name, spec in JOBS.items():
         heartbeat = streams.observe(name).heartbeat
         waiting = stream_lag(spec, heartbeat, ends)
-        sights[name] = StreamSight(
+        sights[name] = StreamSnapshot(
             streams.observe(name, waiting),
             streams.wanted(name),
             name in under_way,
@@ -146,7 +146,7 @@ def _look(streams: Streams, ends: Offsets, under_way: set[str]) -> dict[str, Str
 def _requests(
     context: dg.SensorEvaluationContext,
     streams: Streams,
-    sights: Mapping[str, StreamSight],
+    sights: Mapping[str, StreamSnapshot],
     memory: Memory,
     now: float,
     kafka_away: str | None,
@@ -179,7 +179,7 @@ def _requests(
 
 
 def _evaluations(
-    sights: Mapping[str, StreamSight], memory: Memory, live: float | None, now: float
+    sights: Mapping[str, StreamSnapshot], memory: Memory, live: float | None, now: float
 ) -> Iterable[dg.AssetCheckEvaluation]:
     for name, sight in sights.items():
         # A version counts from when it was seen: that is a few seconds after it came.

@@ -12,7 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 from orchestration.lakehouse.tables import EVENT_TIME, Lakehouse
 
 
-class Stretch(NamedTuple):
+class TimeRange(NamedTuple):
     """The rows of one version of a table that are younger than `begin`, and up to `end`, its newest row's time."""
 
     version: int
@@ -27,14 +27,14 @@ class Stretch(NamedTuple):
         return (self.end - self.begin).total_seconds()
 
 
-def stretch(
+def time_range_of(
     lakehouse: Lakehouse,
     table: str,
     seconds: float,
     *,
     version: int | None = None,
     not_before: datetime.datetime | None = None,
-) -> Stretch | None:
+) -> TimeRange | None:
     """The last `seconds` before a table's newest row, and not before a moment if one is given.
 
     None when there is no such table, or no row in it.
@@ -56,4 +56,4 @@ def stretch(
     )
     column = EVENT_TIME.get(table, "timestamp")
     condition = f"date >= DATE '{begin:%Y-%m-%d}' AND {column} > TIMESTAMP '{begin:%Y-%m-%dT%H:%M:%S.%fZ}'"
-    return Stretch(version, begin, end, condition)
+    return TimeRange(version, begin, end, condition)

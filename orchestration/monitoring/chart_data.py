@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.lakehouse.time_range import Stretch, stretch
+from orchestration.lakehouse.time_range import TimeRange, time_range_of
 from orchestration.monitoring.charts import Curve, Curves
 from tickhouse.contract.names import WINDOWS
 
@@ -21,7 +21,7 @@ _NOTHING = Curve(np.array([], "datetime64[ms]"), np.array([]))
 
 def read_curves(lakehouse: Lakehouse, lags: Mapping[str, Curve], symbol: str | None = None) -> Curves | None:
     """The last hour of one symbol, by default the one with most ticks in it; None when there is no price."""
-    prices = stretch(lakehouse, "prices", HOUR_SECONDS)
+    prices = time_range_of(lakehouse, "prices", HOUR_SECONDS)
     if prices is None:
         return None
     if symbol is None:
@@ -49,11 +49,11 @@ def read_curves(lakehouse: Lakehouse, lags: Mapping[str, Curve], symbol: str | N
 
 
 def _of_table(lakehouse: Lakehouse, table: str, symbol: str, values: Mapping[str, str]) -> pa.Table | None:
-    last = stretch(lakehouse, table, HOUR_SECONDS)
+    last = time_range_of(lakehouse, table, HOUR_SECONDS)
     return None if last is None else _thinned(lakehouse, table, last, symbol, values)
 
 
-def _thinned(lakehouse: Lakehouse, table: str, last: Stretch, symbol: str, values: Mapping[str, str]) -> pa.Table:
+def _thinned(lakehouse: Lakehouse, table: str, last: TimeRange, symbol: str, values: Mapping[str, str]) -> pa.Table:
     """The last of `values` (name to SQL expression) in each bucket of time, in the order of time."""
     columns = ", ".join(f'last_value({value} ORDER BY timestamp) AS "{name}"' for name, value in values.items())
     # A symbol is of a few harmless characters, by the rule that let it in.

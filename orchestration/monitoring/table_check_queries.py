@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from deltalake.exceptions import DeltaError
 
 from orchestration.lakehouse.tables import Lakehouse, TableVersion
-from orchestration.lakehouse.time_range import Stretch, stretch
+from orchestration.lakehouse.time_range import TimeRange, time_range_of
 from orchestration.monitoring.health_checks import ERROR, WARN, CheckKey, Outcome
 from orchestration.monitoring.table_checks import (
     NOTHING,
@@ -59,7 +59,7 @@ def _check_table(
     declared = [(column.name, column.type) for column in DECLARED[table]]
     schema = judge_schema(declared, [(name, kind) for name, kind, _ in lakehouse.columns(table)])
     outcomes = {CheckKey(table, "schema"): schema}
-    recent = stretch(lakehouse, table, RECENT_SECONDS)
+    recent = time_range_of(lakehouse, table, RECENT_SECONDS)
     for name in names[1:]:
         if recent is None:
             outcome = NOTHING
@@ -81,7 +81,7 @@ def _check_table(
 
 
 def _duplicates(
-    lakehouse: Lakehouse, table: str, recent: Stretch, identity: Sequence[str]
+    lakehouse: Lakehouse, table: str, recent: TimeRange, identity: Sequence[str]
 ) -> tuple[int, int, str | None]:
     """Rows, identities that occur more than once, and one of these."""
     columns = ", ".join(f'"{name}"' for name in identity)
@@ -100,7 +100,7 @@ def _duplicates(
 
 def _gaps(lakehouse: Lakehouse, table: str, step_seconds: float | None, live: float | None) -> Outcome:
     begin = None if live is None else datetime.datetime.fromtimestamp(live, datetime.UTC)
-    recent = stretch(lakehouse, table, RECENT_SECONDS, not_before=begin)
+    recent = time_range_of(lakehouse, table, RECENT_SECONDS, not_before=begin)
     if recent is None:
         return NOTHING
     found = lakehouse.query(
@@ -112,7 +112,7 @@ def _gaps(lakehouse: Lakehouse, table: str, step_seconds: float | None, live: fl
     return judge_gaps(longest, step_seconds)
 
 
-def _partitions(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, list[int]]:
+def _partitions(lakehouse: Lakehouse, table: str, recent: TimeRange) -> dict[str, list[int]]:
     found = lakehouse.query(
         f'SELECT DISTINCT symbol, "partition" AS number FROM "{table}" WHERE {recent.condition}',  # noqa: S608
         **{table: (table, recent.version)},
@@ -123,7 +123,7 @@ def _partitions(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, 
     return partitions
 
 
-def _internal_rejects(lakehouse: Lakehouse, table: str, recent: Stretch) -> tuple[int, str | None]:
+def _internal_rejects(lakehouse: Lakehouse, table: str, recent: TimeRange) -> tuple[int, str | None]:
     (row,) = lakehouse.query(
         f'SELECT count(*) AS n, min(reason) AS example FROM "{table}" WHERE {recent.condition} '  # noqa: S608
         f"AND reason LIKE '{INTERNAL}%'",
@@ -132,7 +132,7 @@ def _internal_rejects(lakehouse: Lakehouse, table: str, recent: Stretch) -> tupl
     return row["n"], row["example"]
 
 
-def _scores(lakehouse: Lakehouse, table: str, recent: Stretch) -> dict[str, Scores]:
+def _scores(lakehouse: Lakehouse, table: str, recent: TimeRange) -> dict[str, Scores]:
     parts = []
     for number, window in enumerate(WINDOWS, start=1):
         value = f"z_scores[{number}]['zscore_price']"
@@ -204,7 +204,7 @@ def _compare_at(
 ) -> dict[str, Outcome]:
     rows = _rows(lakehouse, kept, version)
     expected: dict[str, dict[str, float | None]] = {window: {} for window in windows}
-    recent = stretch(lakehouse, TABLE, RECENT_SECONDS, version=version)
+    recent = time_range_of(lakehouse, TABLE, RECENT_SECONDS, version=version)
     if recent is not None:
         newest = lakehouse.query(
             f"SELECT {', '.join(COLUMNS)} FROM {TABLE} WHERE {recent.condition} AND {kept_condition(kept)} "  # noqa: S608

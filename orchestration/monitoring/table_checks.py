@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orchestration.monitoring.health_checks import ERROR, WARN, CheckKey, Outcome
 from orchestration.monitoring.table_rules import COMPARED_ROWS, GAP_STEPS, RECENT_SECONDS, RULES, centre_bound
-from orchestration.serving.cutoffs import Kept, cut_text
+from orchestration.serving.cutoffs import Kept, cutoff_text
 from orchestration.serving.mongo import COLLECTION_ASSETS
 from tickhouse.contract.names import WINDOWS
 
@@ -147,5 +147,5 @@ def judge_equality(found: Comparison) -> Outcome:
         if identities:
             said.append(f"{len(identities):,} {what}, such as {', '.join(sorted(identities)[:_SHOWN])}")
     metadata = {"rows": found.rows, "documents": found.documents, "compared": found.compared}
-    equal = f"equal; kept {cut_text(found.kept)}" if found.kept else "equal"
+    equal = f"equal; kept {cutoff_text(found.kept)}" if found.kept else "equal"
     return Outcome(not said, "; ".join(said) or equal, ERROR, metadata)

@@ -20,7 +20,7 @@ class Message(BaseModel):
     text: str
 
 
-class Outbox(BaseModel):
+class WebhookQueue(BaseModel):
     """Messages that nobody has taken yet, oldest first. They are told in that order, or dropped."""
 
     messages: list[Message] = []

@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 from orchestration.lakehouse.snapshot import day_of, first_of, later_than, milliseconds_of, moment, text
 
 
-class Cut(NamedTuple):
+class Cutoff(NamedTuple):
     """The documents of a symbol before `begin`, a time in UTC, are not kept."""
 
     symbol: str
     begin: datetime.datetime
 
 
-Kept = tuple[Cut, ...]
+Kept = tuple[Cutoff, ...]
 """At most one cut for each symbol, by symbol. All documents of the other symbols are kept."""
 
 
@@ -37,7 +37,7 @@ def cut_anew(kept: Kept, newest: Mapping[str, int], days: int) -> Kept:
     for symbol, newest_ms in newest.items():
         begin = moment(first_of(day_of(newest_ms) - datetime.timedelta(days=days)))
         begins[symbol] = max(begin, begins.get(symbol, begin))
-    return tuple(Cut(symbol, begins[symbol]) for symbol in sorted(begins))
+    return tuple(Cutoff(symbol, begins[symbol]) for symbol in sorted(begins))
 
 
 def keeps_no_more(later: Kept, earlier: Kept) -> bool:
@@ -61,6 +61,6 @@ def kept_condition(kept: Kept) -> str:
     return " AND ".join(conditions) or "TRUE"
 
 
-def cut_text(kept: Sequence[Cut]) -> str:
+def cutoff_text(kept: Sequence[Cutoff]) -> str:
     """For people: from when on documents are kept."""
     return ", ".join(f"{symbol} from {begin:%F}" for symbol, begin in kept)

@@ -18,7 +18,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from orchestration.serving.cutoffs import Cut, Kept, keeps_no_more
+from orchestration.serving.cutoffs import Cutoff, Kept, keeps_no_more
 from tickhouse.contract.arrays import Integers
 from tickhouse.contract.names import WINDOWS
 
@@ -227,7 +227,7 @@ class MongoStore:
 
 def _loaded(record: Record) -> Loaded:
     # Records of before there were cuts have none.
-    kept = tuple(Cut(each["symbol"], each["begin"]) for each in record.get("kept") or ())
+    kept = tuple(Cutoff(each["symbol"], each["begin"]) for each in record.get("kept") or ())
     return Loaded(
         record["table_id"],
         record["delta_version"],
@@ -243,7 +243,7 @@ def _cuts_recorded(kept: Kept) -> list[Document] | None:
     return [cut._asdict() for cut in kept] or None
 
 
-def _cut_off(cut: Cut) -> Document:
+def _cut_off(cut: Cutoff) -> Document:
     """The condition that a document is before a cut."""
     return {"symbol": cut.symbol, "timestamp": {"$lt": cut.begin}}
 

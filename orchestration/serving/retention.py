@@ -16,7 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from orchestration.lakehouse.snapshot import TableSnapshot
 from orchestration.lakehouse.tables import Lakehouse
-from orchestration.serving.cutoffs import Kept, cut_anew, cut_text
+from orchestration.serving.cutoffs import Kept, cut_anew, cutoff_text
 from orchestration.serving.mongo import COLLECTIONS, TABLE, MongoStore
 
 
@@ -31,7 +31,7 @@ class CollectionReport:
 
     def text(self) -> str:
         """One line for people."""
-        done = f"{self.collection}: {self.removed:,} documents removed; kept {cut_text(self.kept) or 'as it is'}"
+        done = f"{self.collection}: {self.removed:,} documents removed; kept {cutoff_text(self.kept) or 'as it is'}"
         return f"{done}; {self.note}" if self.note else done
 
 

@@ -17,7 +17,7 @@ from orchestration.defs.run_processes import is_of, noted_process, report_ended
 from orchestration.defs.supervisor_cursor import Memory
 from orchestration.local import process_identity
 from orchestration.local.ports import LOOPBACK
-from orchestration.stack.dagster_internals import _DEFINITIONS, _LOCATION, fork_runs, keep_revisions
+from orchestration.stack.dagster_internals import DEFINITIONS, LOCATION, fork_runs, keep_revisions
 
 _SUPERVISOR = "supervisor"
 
@@ -31,7 +31,7 @@ def end_orphaned_runs(instance: dg.DagsterInstance) -> int:
     orphans = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        if is_of(run, _LOCATION)
+        if is_of(run, LOCATION)
         and ((process := noted_process(run)) is None or process_identity.running(process, here) is not True)
     ]
     for run in orphans:
@@ -65,7 +65,7 @@ def main() -> None:
         end_orphaned_runs(instance)
         forget_attempts(instance)
         folder = instance.root_directory
-    sys.argv = ["dagster", "api", "grpc", "--module-name", _DEFINITIONS, "--working-directory", folder]
+    sys.argv = ["dagster", "api", "grpc", "--module-name", DEFINITIONS, "--working-directory", folder]
     sys.argv += ["--host", LOOPBACK, "--port", port]
     runpy.run_module("dagster", run_name="__main__")
 

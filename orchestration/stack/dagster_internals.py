@@ -8,8 +8,8 @@ from typing import Any
 from dagster._core.storage.sql import ScriptDirectory  # type: ignore[attr-defined]
 from dagster._grpc.server import DagsterApiServer
 
-_DEFINITIONS = "orchestration.definitions"
-_LOCATION = "tickhouse"
+DEFINITIONS = "orchestration.definitions"
+LOCATION = "tickhouse"
 """As the workspaces of the local stack and of the containers name the code location."""
 
 
@@ -19,7 +19,7 @@ def fork_runs() -> None:
     Dagster starts an interpreter for each and imports all anew, which takes longer than most runs of a running stack.
     """
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([_DEFINITIONS])
+    forks.set_forkserver_preload([DEFINITIONS])
     begin = DagsterApiServer.__init__
 
     def begin_with_forks(server: Any, *arguments: Any, **named: Any) -> None:

@@ -30,8 +30,8 @@ from orchestration.local.ports import answers
 from orchestration.monitoring.status import Status, collect
 from orchestration.settings import Endpoints, OrchestrationSettings, write_endpoints
 from orchestration.stack import services
-from orchestration.stack.readiness import Arrival
-from orchestration.stack.service_supervisor import Keeper
+from orchestration.stack.readiness import Readiness
+from orchestration.stack.service_supervisor import ServiceSupervisor
 from orchestration.stack.services import Service
 from orchestration.supervision.streams import STOP_SECONDS, StreamError, Streams
 from producer.exchanges.binance_answers import Refusal, read_answer
@@ -259,7 +259,7 @@ class _Stack:
         environment_with = partial(
             services.child_environment, self._settings, self._java, binance_url, dict(os.environ)
         )
-        self._keeper = Keeper(self._home, lambda service: environment_with(service.outside), self._say)
+        self._keeper = ServiceSupervisor(self._home, lambda service: environment_with(service.outside), self._say)
         if self._java.note:
             self._say(self._java.note)
         self._say("Starting Kafka and MongoDB")
@@ -293,7 +293,7 @@ class _Stack:
 
     def watch(self, ready: Callable[[Status, str], None], waiting: Callable[[str], None]) -> None:
         """Keep the services running; returns never, raises Stopped."""
-        arrival = Arrival(self._settings.lateness_seconds)
+        arrival = Readiness(self._settings.lateness_seconds)
         arrived = False
         while not self._stop.wait(_LOOK_SECONDS):
             self._keeper.look()

@@ -43,7 +43,7 @@ def next_step(status: Status, lateness_seconds: float) -> str:
     return "the z-scores in the table to be loaded into MongoDB"
 
 
-class Arrival:
+class Readiness:
     """Judges whether z-scores arrive in MongoDB that were computed since the first look, which was at the start."""
 
     def __init__(self, lateness_seconds: float) -> None:

@@ -15,7 +15,7 @@ WRONG_SETTINGS = 2
 """The exit code of a service that no restart can help."""
 
 
-class Keeper:
+class ServiceSupervisor:
     """The services of one home.
 
     `environment` gives that of each; `say` is told what ends and what is done about it.

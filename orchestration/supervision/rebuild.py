@@ -28,7 +28,7 @@ from spark_jobs.sinks.kafka import KafkaTarget, Markers, NoAnswer
 from spark_jobs.sinks.table_lock import TableBusy
 from tickhouse.contract.names import WINDOWS
 from tickhouse.contract.topology import JOBS
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 from tickhouse.kafka.access import librdkafka_security
 from tickhouse.kafka.range_reader import OffsetRange, read
 from tickhouse.kafka.topics import TopicsUnknown, look
@@ -64,7 +64,7 @@ def rebuild(settings: OrchestrationSettings, stream: str) -> list[str]:
                     done += _computation(settings, stream, root / query, mark)
                 else:
                     done += _copy(settings, stream, root / query, mark)
-    except (CheckpointHeld, Refusal, TopicsUnknown, NoAnswer, TableBusy) as error:
+    except (CheckpointHeld, NonRetryableError, TopicsUnknown, NoAnswer, TableBusy) as error:
         raise RebuildFailed(str(error)) from error
     except (KafkaException, DeltaError, OSError) as error:
         raise RebuildFailed(f"{error}; what was replaced is right, run it again for the rest") from error
@@ -75,7 +75,9 @@ def _computation(settings: OrchestrationSettings, stream: str, folder: Path, mar
     client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
     target = KafkaTarget(JOBS[stream].outputs, client)
     former = Checkpoint(LocalFiles(folder), stream)
-    with contextlib.suppress(Refusal, KeyError):  # which query it was cannot be read: what is left open ends by itself
+    with contextlib.suppress(
+        NonRetryableError, KeyError
+    ):  # which query it was cannot be read: what is left open ends by itself
         # What an earlier session has left open ends here: it could still be committed, and holds up readers.
         Markers(former.query_id, target, former.state_partitions).write(lambda marker: None)
     found = survey(target.topics, client, round(settings.lateness_seconds * 1_000))
@@ -119,7 +121,7 @@ def _copy(settings: OrchestrationSettings, stream: str, folder: Path, mark: str)
         reached = []
     except TableDamaged:
         raise  # no checkpoint is to be replaced for it
-    except Refusal:
+    except NonRetryableError:
         (topic,) = spec.queries[query]
         client = {"bootstrap.servers": settings.kafka_bootstrap, **librdkafka_security(settings)}
         state = look((topic,), client, 30.0).get(topic)

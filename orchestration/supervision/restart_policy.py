@@ -74,7 +74,7 @@ class History:
 class Life:
     """A process from its start, or from its start to its end, judged by what it said of itself."""
 
-    heard_at: float
+    last_seen_at: float
     """When it last said something, in seconds since the epoch."""
     got_on: bool = False
     """Whether work was done in it, or it has run well for long with nothing to do."""
@@ -121,7 +121,7 @@ def decide(
         well = running_seconds >= policy.healing if life is None else life.got_on
         # One that was given up and runs again was started by hand: by someone who has removed the cause.
         return Decision("nothing", "running", history.cleared() if well or history.given_up is not None else history)
-    if life is not None and life.refusal is not None and life.heard_at >= (history.since or 0):
+    if life is not None and life.refusal is not None and life.last_seen_at >= (history.since or 0):
         action: Action = "nothing" if history.given_up == life.refusal else "give up"
         return Decision(action, f"given up: {life.refusal}", replace(history, given_up=life.refusal))
     if history.given_up is not None:
@@ -130,7 +130,7 @@ def decide(
         return Decision("wait", f"waiting: {blocked_by}", history)
     attempts = history.attempts
     # A life counts once: not again when the attempt that follows it comes to no process at all.
-    if life is not None and life.got_on and attempts and life.heard_at >= attempts[-1]:
+    if life is not None and life.got_on and attempts and life.last_seen_at >= attempts[-1]:
         attempts = ()
     because = f": {last_error}" if last_error else ""
     if len(attempts) >= policy.limit:

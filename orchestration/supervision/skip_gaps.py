@@ -27,7 +27,7 @@ from spark_jobs.sinks.delta import TableTarget, position, set_position
 from spark_jobs.sinks.kafka import KafkaTarget, Markers, NoAnswer
 from spark_jobs.sinks.table_lock import TableBusy
 from tickhouse.contract.topology import JOBS
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 from tickhouse.kafka.access import librdkafka_security
 from tickhouse.kafka.markers import Marker, MarkerMismatch, adopted, covers, digest, furthest, lost
 from tickhouse.kafka.topics import Topic, TopicsUnknown, look
@@ -67,7 +67,7 @@ def find(settings: OrchestrationSettings, stream: str) -> list[Skip]:
                 # What is published has been read, whatever a checkpoint that was put back knows of it.
                 markers = Markers(checkpoint.query_id, _target(settings, stream), checkpoint.state_partitions).read()
                 planned = furthest(markers, progress.planned or progress.offsets)
-        except (Refusal, TopicsUnknown, KafkaException) as error:
+        except (NonRetryableError, TopicsUnknown, KafkaException) as error:
             raise SkipFailed(str(error)) from error
         wanted = progress.offsets if progress.batch >= 0 else checkpoint.begins
         if not JOBS[stream].publishes(query):
@@ -110,7 +110,7 @@ def apply(settings: OrchestrationSettings, stream: str, shown: Sequence[Skip]) -
                 else:
                     _move_tables(settings, stream, skip)
                 _move(checkpoint, skip, at)
-    except (CheckpointHeld, Refusal, KafkaException, NoAnswer, TableBusy, DeltaError, OSError) as error:
+    except (CheckpointHeld, NonRetryableError, KafkaException, NoAnswer, TableBusy, DeltaError, OSError) as error:
         raise SkipFailed(str(error)) from error
 
 

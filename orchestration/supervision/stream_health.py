@@ -99,7 +99,7 @@ def judge_stream(
         content,
         Life(
             epoch_seconds(own["written_at"]) if "written_at" in own else started_at,
-            _got_on(own, started_at, patience),
+            _made_progress(own, started_at, patience),
             None if alive or own.get("retry", True) else own.get("error"),
         ),
     )
@@ -134,7 +134,7 @@ def _state(
     return "running", error
 
 
-def _got_on(own: Mapping[str, Any], started_at: float, patience: Patience) -> bool:
+def _made_progress(own: Mapping[str, Any], started_at: float, patience: Patience) -> bool:
     """Whether a process was good for something: no query of it was stuck, and one at least has done something.
 
     A query that found nothing to do is not stuck; having found nothing to do for long is as good as having done
@@ -160,7 +160,7 @@ def epoch_seconds(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class StreamSight:
+class StreamSnapshot:
     """One stream as found by a look. `lag`: messages that wait for it, None when unknown."""
 
     view: StreamView
@@ -171,7 +171,7 @@ class StreamSight:
     archive_lag: int | None = None
 
 
-def decide_stream(sight: StreamSight, history: History, now: float, kafka_away: str | None) -> Decision:
+def decide_stream(sight: StreamSnapshot, history: History, now: float, kafka_away: str | None) -> Decision:
     """What to do about one stream. `kafka_away` says why the broker cannot be reached, None when it can."""
     if sight.pending:
         return Decision("nothing", "a run about it is under way", history)

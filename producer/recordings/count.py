@@ -9,7 +9,7 @@ import numpy as np
 
 from producer.recordings.tally import Tally
 from tickhouse.contract.arrays import Integers
-from tickhouse.contract.batch_validation import Verdicts
+from tickhouse.contract.batch_validation import ValidationResult
 from tickhouse.contract.validation import MAXIMUM_LEAD_MS, Rejection, read_tick
 
 _TICKS_AT_ONCE = 10_000
@@ -51,7 +51,7 @@ class Count:
         """Ticks that came one by one and are still to be counted, by symbol."""
         self._uncounted = 0
 
-    def add(self, number: int, verdicts: Verdicts, timestamps: Integers, sent_ms: Integers) -> None:
+    def add(self, number: int, verdicts: ValidationResult, timestamps: Integers, sent_ms: Integers) -> None:
         """Count consecutive lines, the first of which has this number; `timestamps` are as they are sent."""
         self._lines += len(timestamps)
         ahead = timestamps > sent_ms + MAXIMUM_LEAD_MS

@@ -18,7 +18,7 @@ from producer.recordings.errors import LineTooLongError, RecordingError
 from producer.recordings.foreign import what_it_is
 from producer.recordings.location import Location
 from producer.recordings.text import Batch
-from tickhouse.contract.batch_validation import Verdicts, read_batch
+from tickhouse.contract.batch_validation import ValidationResult, read_batch
 
 FIRST_LINES = 10_000
 """Among so many lines of a recording, at the most, there is a tick."""
@@ -102,7 +102,7 @@ class Recording:
         return found.upper()
 
 
-def judge(lines: list[bytes]) -> Verdicts:
+def judge(lines: list[bytes]) -> ValidationResult:
     """What the accept rule says of lines, however far ahead of now their timestamps are."""
     return read_batch(pa.array(lines, pa.binary()))
 

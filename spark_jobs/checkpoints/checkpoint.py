@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from spark_jobs.checkpoints.files import CheckpointFiles
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 from tickhouse.kafka.offsets import Offsets, named, numbered
 from tickhouse.places import local_path
 
@@ -29,11 +29,11 @@ _NOTED = ("query_id", "topic_ids", "place", "marked", "begins")
 """What the identity file says beside the identity."""
 
 
-class CheckpointMismatch(Refusal):
+class CheckpointMismatch(NonRetryableError):
     """A checkpoint was made by another version of the job or with other parameters; the message says what to do."""
 
 
-class CheckpointDamaged(Refusal):
+class CheckpointDamaged(NonRetryableError):
     """A file of a checkpoint is missing or cannot be read; the message names it and says what to do."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 from tickhouse.kafka.offsets import Offsets
 from tickhouse.kafka.topics import Topic
 
@@ -44,7 +44,7 @@ class Gap(NamedTuple):
         )
 
 
-class DataLost(Refusal):
+class DataLost(NonRetryableError):
     """Messages that a query was still to read are gone; the message names them, and how to go on past them."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from tickhouse.file_lock import LockHeld, _wait, held
+from tickhouse.file_lock import LockHeld, held, wait
 
 
 def held_by_jvm(spark: SparkSession, path: Path, wait_seconds: float) -> Any:
@@ -28,7 +28,7 @@ def held_by_jvm(spark: SparkSession, path: Path, wait_seconds: float) -> Any:
     file = jvm.java.io.RandomAccessFile(str(path), "rw")
     channel = file.getChannel()
     try:
-        _wait(lambda: channel.tryLock() is not None, path, wait_seconds)
+        wait(lambda: channel.tryLock() is not None, path, wait_seconds)
     except BaseException:
         file.close()
         raise

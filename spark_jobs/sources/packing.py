@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from spark_jobs.framing import decode_blobs, encode_blobs
 from tickhouse.contract.arrays import Floats, Integers
-from tickhouse.contract.batch_validation import Verdicts, accept_batch
+from tickhouse.contract.batch_validation import ValidationResult, accept_batch
 from tickhouse.contract.decoding import read_results
 from tickhouse.contract.names import MOVING_TOPIC, TICKS_TOPIC, WINDOWS
 
@@ -67,7 +67,7 @@ def bucket_of(symbol: str, buckets: int) -> int:
     return zlib.crc32(symbol.encode()) % buckets
 
 
-def verdicts_on(batch: pa.RecordBatch) -> Verdicts:
+def verdicts_on(batch: pa.RecordBatch) -> ValidationResult:
     """What the accept rule says of each of n Kafka records (`range_reader.RECORD_SCHEMA`)."""
     return accept_batch(batch.column("key"), batch.column("value"), batch.column("timestamp").to_numpy())
 

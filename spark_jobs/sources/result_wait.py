@@ -18,7 +18,7 @@ _ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-class News:
+class ResultWait:
     """Whether transactions have been committed to topics since the last look. `client`: librdkafka settings."""
 
     def __init__(self, topics: Sequence[str], client: Mapping[str, str]) -> None:

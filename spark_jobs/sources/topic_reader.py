@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from spark_jobs.sources.batch_limit import between, next_ends
-from spark_jobs.sources.gc_tuning import look_seldom
+from spark_jobs.sources.gc_tuning import tune_gc
 from spark_jobs.sources.packing import pack
 from spark_jobs.sources.source_config import Reading
 from tickhouse.kafka.markers import limited
@@ -49,7 +49,7 @@ class TopicReader:
         self._ahead: _Ahead | None = None
         self._mean_bytes = 0.0
         """Of a message of the micro-batch that was read last."""
-        look_seldom()
+        tune_gc()
 
     def first(self) -> Offsets:
         """Where a new query begins. Raises TopicsUnknown."""

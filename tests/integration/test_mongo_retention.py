@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from orchestration.lakehouse.tables import Lakehouse
 from orchestration.monitoring.table_check_queries import compare
 from orchestration.serving import mongo
-from orchestration.serving.cutoffs import Cut
+from orchestration.serving.cutoffs import Cutoff
 from orchestration.serving.load import load
 from orchestration.serving.mongo import COLLECTIONS, DATABASE, RECORDS_DATABASE, Document, LoadError, MongoStore
 from orchestration.serving.retention import CollectionReport, retain
@@ -169,7 +169,7 @@ def test_what_a_load_writes_while_it_is_cut_off_goes_too(
         """The cuts are there before the load knows, and so are documents before them."""
         for window, record in [(window, store.loaded()[COLLECTIONS[window]]) for window in SOME]:
             assert store.move_cuts(
-                window, record, (Cut("BTCUSDT", datetime.datetime(2025, 5, 10, tzinfo=datetime.UTC)),)
+                window, record, (Cutoff("BTCUSDT", datetime.datetime(2025, 5, 10, tzinfo=datetime.UTC)),)
             )
             written.append(client[DATABASE][COLLECTIONS[window]].count_documents({"symbol": "BTCUSDT"}))
 

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from orchestration.local.broker import create_topics
 from spark_jobs.shutdown import StopRequest
-from spark_jobs.sources.result_wait import News
+from spark_jobs.sources.result_wait import ResultWait
 
 pytestmark = pytest.mark.integration
 
@@ -26,14 +26,14 @@ def topic(broker: str) -> str:
 
 
 @pytest.fixture
-def news(broker: str, topic: str) -> News:
+def news(broker: str, topic: str) -> ResultWait:
     """Whoever waits for what comes from now on."""
-    found = News([topic], {"bootstrap.servers": broker})
+    found = ResultWait([topic], {"bootstrap.servers": broker})
     waited(found, LONG)
     return found
 
 
-def waited(news: News, seconds: float, stopping: StopRequest | None = None) -> float:
+def waited(news: ResultWait, seconds: float, stopping: StopRequest | None = None) -> float:
     began = time.monotonic()
     news.wait(began + seconds, stopping or StopRequest())
     return time.monotonic() - began
@@ -48,7 +48,7 @@ def in_transaction(broker: str, topic: str) -> Producer:
     return producer
 
 
-def test_what_is_committed_ends_the_wait_and_what_is_not_does_not(broker: str, topic: str, news: News) -> None:
+def test_what_is_committed_ends_the_wait_and_what_is_not_does_not(broker: str, topic: str, news: ResultWait) -> None:
     producer = in_transaction(broker, topic)
     assert waited(news, 1.0) >= 1.0
     commit = threading.Timer(0.5, producer.commit_transaction, (60,))
@@ -57,19 +57,19 @@ def test_what_is_committed_ends_the_wait_and_what_is_not_does_not(broker: str, t
     commit.join()
 
 
-def test_what_was_committed_meanwhile_needs_no_wait_and_only_once(broker: str, topic: str, news: News) -> None:
+def test_what_was_committed_meanwhile_needs_no_wait_and_only_once(broker: str, topic: str, news: ResultWait) -> None:
     in_transaction(broker, topic).commit_transaction(60)
     assert waited(news, LONG) < LONG
     assert waited(news, 0.5) >= 0.5
 
 
-def test_a_request_to_stop_ends_the_wait(news: News) -> None:
+def test_a_request_to_stop_ends_the_wait(news: ResultWait) -> None:
     stopping = StopRequest()
     threading.Timer(0.3, stopping.set).start()
     assert waited(news, LONG, stopping) < LONG
 
 
 def test_without_a_broker_the_whole_time_passes(caplog: pytest.LogCaptureFixture) -> None:
-    nobody = News(["topic"], {"bootstrap.servers": "127.0.0.1:1"})
+    nobody = ResultWait(["topic"], {"bootstrap.servers": "127.0.0.1:1"})
     assert waited(nobody, 6.0) >= 6.0
     assert "waiting a whole interval" in caplog.text

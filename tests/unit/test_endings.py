@@ -12,7 +12,7 @@ from orchestration.local import exit_status, processes
 from orchestration.local.broker import NotReady
 from orchestration.local.java import JavaMissing, find_java
 from orchestration.settings import OrchestrationSettings
-from orchestration.stack.service_supervisor import Keeper
+from orchestration.stack.service_supervisor import ServiceSupervisor
 from orchestration.stack.services import Service
 from orchestration.supervision.streams import StreamError, Streams
 
@@ -51,7 +51,7 @@ DIES = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
 
 def test_a_service_says_how_it_ended(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path, lambda _service: {}, lambda _: None)
+    keeper = ServiceSupervisor(tmp_path, lambda _service: {}, lambda _: None)
     keeper.launch(Service("mongod", [sys.executable, "-c", DIES]))
     process = processes.recorded(tmp_path, "mongod")
     assert process is not None

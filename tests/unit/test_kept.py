@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from orchestration.serving.cutoffs import Cut, Kept, cut_anew, cut_text, keeps_no_more, kept_condition, kept_rows
+from orchestration.serving.cutoffs import Cutoff, Kept, cut_anew, cutoff_text, keeps_no_more, kept_condition, kept_rows
 from tests.zscore_tables import rows
 from tickhouse.contract.names import WINDOWS
 
@@ -23,7 +23,7 @@ def milliseconds(time: datetime.datetime) -> int:
 
 
 def cuts(**begins: int) -> Kept:
-    return tuple(Cut(symbol, day(begin)) for symbol, begin in sorted(begins.items()))
+    return tuple(Cutoff(symbol, day(begin)) for symbol, begin in sorted(begins.items()))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_rows_before_the_cut_of_their_symbol_are_left_out() -> None:
 
 
 def test_what_is_kept_is_told() -> None:
-    assert cut_text(cuts(A=4, B=5)) == "A from 2025-05-04, B from 2025-05-05"
+    assert cutoff_text(cuts(A=4, B=5)) == "A from 2025-05-04, B from 2025-05-05"
     assert kept_condition(()) == "TRUE"
-    assert "symbol <> 'A''B'" in kept_condition((Cut("A'B", day(4)),))
+    assert "symbol <> 'A''B'" in kept_condition((Cutoff("A'B", day(4)),))

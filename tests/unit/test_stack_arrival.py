@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.monitoring.status import CollectionStatus, ProducerStatus, Status, StreamStatus
-from orchestration.stack.readiness import Arrival
+from orchestration.stack.readiness import Readiness
 
 SENDING = {"state": "running", "acknowledged": 100}
 ENDED = {"state": "ended", "acknowledged": 100}
@@ -74,22 +74,22 @@ def zscore(**fields: Any) -> dict[str, dict[str, Any]]:
     ],
 )
 def test_what_is_waited_for(seen: Status, told: str) -> None:
-    assert Arrival(10).judge(seen) == (False, told)
+    assert Readiness(10).judge(seen) == (False, told)
 
 
 def test_z_scores_of_an_earlier_run_that_are_loaded_now_are_not_taken_for_new_ones() -> None:
-    arrival = Arrival(10)
+    arrival = Readiness(10)
     assert not arrival.judge(status(streams=zscore(state="stopped", output_rows=500), documents=400))[0]
     assert not arrival.judge(status(streams=zscore(output_rows=510), documents=500))[0]
     assert arrival.judge(status(streams=zscore(output_rows=510), documents=501)) == (True, "z-scores are arriving")
 
 
 def test_a_recording_that_went_through_everything_before_is_not_waited_for() -> None:
-    arrived, sentence = Arrival(10).judge(status(ENDED, zscore(output_rows=500), documents=500, drained=True))
+    arrived, sentence = Readiness(10).judge(status(ENDED, zscore(output_rows=500), documents=500, drained=True))
     assert arrived
     assert sentence == "the recording has gone through everything: MongoDB has 500 z-scores of each window"
     counts = {"input_rows": 600, "output_rows": 500, "late": 0, "duplicates": 0, "rejects": 0}
     streams = zscore(output_rows=500)
     streams |= {"moving": streams["moving"] | counts}
-    _, sentence = Arrival(10).judge(status(ENDED, streams, documents=500, drained=True))
+    _, sentence = Readiness(10).judge(status(ENDED, streams, documents=500, drained=True))
     assert sentence.endswith("500 z-scores of each window, and 100 ticks wait for later ones to be final")

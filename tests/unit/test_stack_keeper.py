@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.local import processes
-from orchestration.stack.service_supervisor import Keeper
+from orchestration.stack.service_supervisor import ServiceSupervisor
 from orchestration.stack.services import Service
 from orchestration.supervision.restart_policy import Policy
 
@@ -26,7 +26,7 @@ class Watched:
     def __init__(self, home: Path, policy: Policy = AT_ONCE) -> None:
         self.home = home
         self.said: list[str] = []
-        self.keeper = Keeper(home, lambda _service: ENVIRONMENT, self.said.append, policy)
+        self.keeper = ServiceSupervisor(home, lambda _service: ENVIRONMENT, self.said.append, policy)
 
     def pid(self, name: str) -> int:
         process = processes.recorded(self.home, name)

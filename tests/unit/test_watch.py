@@ -12,7 +12,7 @@ from orchestration.lakehouse.tables import TableVersion
 from orchestration.serving.load_policy import LOAD_POLICY, decide_load
 from orchestration.serving.mongo import COLLECTIONS, Loaded
 from orchestration.supervision.restart_policy import History
-from orchestration.supervision.stream_health import StreamSight, StreamView, decide_stream
+from orchestration.supervision.stream_health import StreamSnapshot, StreamView, decide_stream
 
 NOW = 1_000_000.0
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -75,17 +75,17 @@ def test_load_decision(given: dict[str, Any], request_it: bool, reason: str) -> 
 @pytest.mark.parametrize(
     ("sight", "away", "action"),
     [
-        (StreamSight(StreamView("crashed", error="boom\nmore"), wanted=True, pending=False), None, "start"),
-        (StreamSight(StreamView("hung", 7), wanted=True, pending=False), None, "start"),
-        (StreamSight(StreamView("stopped"), wanted=True, pending=False), None, "start"),
-        (StreamSight(StreamView("crashed"), wanted=True, pending=True), None, "nothing"),
-        (StreamSight(StreamView("crashed"), wanted=False, pending=False), None, "nothing"),
-        (StreamSight(StreamView("starting", 7, 3.0), wanted=True, pending=False), None, "nothing"),
-        (StreamSight(StreamView("running", 7, 3.0), wanted=True, pending=False), None, "nothing"),
-        (StreamSight(StreamView("crashed"), wanted=True, pending=False), "Kafka is away", "wait"),
+        (StreamSnapshot(StreamView("crashed", error="boom\nmore"), wanted=True, pending=False), None, "start"),
+        (StreamSnapshot(StreamView("hung", 7), wanted=True, pending=False), None, "start"),
+        (StreamSnapshot(StreamView("stopped"), wanted=True, pending=False), None, "start"),
+        (StreamSnapshot(StreamView("crashed"), wanted=True, pending=True), None, "nothing"),
+        (StreamSnapshot(StreamView("crashed"), wanted=False, pending=False), None, "nothing"),
+        (StreamSnapshot(StreamView("starting", 7, 3.0), wanted=True, pending=False), None, "nothing"),
+        (StreamSnapshot(StreamView("running", 7, 3.0), wanted=True, pending=False), None, "nothing"),
+        (StreamSnapshot(StreamView("crashed"), wanted=True, pending=False), "Kafka is away", "wait"),
     ],
 )
-def test_stream_decision(sight: StreamSight, away: str | None, action: str) -> None:
+def test_stream_decision(sight: StreamSnapshot, away: str | None, action: str) -> None:
     decision = decide_stream(sight, History(), NOW, away)
     assert decision.action == action
     assert "more" not in decision.reason
@@ -93,7 +93,7 @@ def test_stream_decision(sight: StreamSight, away: str | None, action: str) -> N
 
 def test_a_run_under_way_keeps_the_history() -> None:
     history = History((1.0, 2.0))
-    sight = StreamSight(StreamView("crashed"), wanted=True, pending=True)
+    sight = StreamSnapshot(StreamView("crashed"), wanted=True, pending=True)
     assert decide_stream(sight, history, NOW, None).history == history
 
 

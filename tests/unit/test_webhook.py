@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestration.monitoring.webhook import post
-from orchestration.monitoring.webhook_queue import FIRST_PAUSE, KEPT_MESSAGES, KEPT_SECONDS, LONGEST_PAUSE, Outbox
+from orchestration.monitoring.webhook_queue import FIRST_PAUSE, KEPT_MESSAGES, KEPT_SECONDS, LONGEST_PAUSE, WebhookQueue
 from tests.webhook_receiver import Receiver
 
 
@@ -59,12 +59,12 @@ class Clock:
         self.told.append(text)
         return None
 
-    def deliver(self, outbox: Outbox) -> str | None:
+    def deliver(self, outbox: WebhookQueue) -> str | None:
         return outbox.deliver(self.post, lambda: self.now, 3.0)
 
 
 def test_all_is_told_in_order() -> None:
-    clock, outbox = Clock(), Outbox()
+    clock, outbox = Clock(), WebhookQueue()
     for text in ("raised", "cleared"):
         outbox.add(text, clock.now)
     assert clock.deliver(outbox) is None
@@ -72,12 +72,12 @@ def test_all_is_told_in_order() -> None:
 
 
 def test_failures_are_followed_by_growing_pauses_and_the_order_is_kept() -> None:
-    clock, outbox = Clock(), Outbox()
+    clock, outbox = Clock(), WebhookQueue()
     clock.up = False
     outbox.add("raised", clock.now)
     began = clock.now
     for _ in range(80):
-        outbox = Outbox.model_validate_json(outbox.model_dump_json())
+        outbox = WebhookQueue.model_validate_json(outbox.model_dump_json())
         clock.deliver(outbox)
         clock.now += 15
         if clock.now == began + 300:
@@ -92,7 +92,7 @@ def test_failures_are_followed_by_growing_pauses_and_the_order_is_kept() -> None
 
 
 def test_a_slow_receiver_gets_one_part_after_the_other() -> None:
-    clock, outbox = Clock(), Outbox()
+    clock, outbox = Clock(), WebhookQueue()
     clock.takes = 2.0
     for number in range(5):
         outbox.add(str(number), clock.now)
@@ -104,7 +104,7 @@ def test_a_slow_receiver_gets_one_part_after_the_other() -> None:
 
 
 def test_what_nobody_takes_is_dropped_and_told() -> None:
-    clock, outbox = Clock(), Outbox()
+    clock, outbox = Clock(), WebhookQueue()
     outbox.add("old", clock.now)
     outbox.add("young", clock.now + 10)
     assert [message.text for message in outbox.drop_old(clock.now + KEPT_SECONDS)] == ["old"]
@@ -114,7 +114,7 @@ def test_what_nobody_takes_is_dropped_and_told() -> None:
 
 
 def test_a_clock_that_was_set_back_blocks_nothing() -> None:
-    clock, outbox = Clock(), Outbox()
+    clock, outbox = Clock(), WebhookQueue()
     clock.up = False
     outbox.add("raised", clock.now)
     clock.deliver(outbox)

@@ -56,7 +56,7 @@ _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 
 
-class Verdicts(NamedTuple):
+class ValidationResult(NamedTuple):
     """What the rule says of n messages."""
 
     symbols: list[str]
@@ -71,7 +71,7 @@ class Verdicts(NamedTuple):
     """Why not, for each rejected message by its position."""
 
     @classmethod
-    def none(cls, messages: int) -> Verdicts:
+    def none(cls, messages: int) -> ValidationResult:
         """Of so many messages, when there are no verdicts yet."""
         prices, timestamps = np.zeros((2, messages), dtype=np.int64)
         return cls([], np.full(messages, -1), prices, timestamps, {})
@@ -103,7 +103,7 @@ class Verdicts(NamedTuple):
                 yield symbol, mine
 
 
-def accept_batch(keys: pa.Array, values: pa.Array, record_timestamps: Integers) -> Verdicts:
+def accept_batch(keys: pa.Array, values: pa.Array, record_timestamps: Integers) -> ValidationResult:
     """Decide about n messages what `accept` decides about each.
 
     `keys` and `values` are the Kafka records', binary and null where there is none; `record_timestamps` the records'
@@ -126,7 +126,7 @@ def accept_batch(keys: pa.Array, values: pa.Array, record_timestamps: Integers) 
     return verdicts
 
 
-def read_batch(values: pa.Array) -> Verdicts:
+def read_batch(values: pa.Array) -> ValidationResult:
     """What `read_tick` says of each of n values, binary and null where there is none."""
     try:
         return _read_by_columns(values)
@@ -135,9 +135,9 @@ def read_batch(values: pa.Array) -> Verdicts:
         return _collected(read_tick(value) for value in values.to_pylist())
 
 
-def _collected(verdicts: Iterable[Tick | Rejection]) -> Verdicts:
+def _collected(verdicts: Iterable[Tick | Rejection]) -> ValidationResult:
     found = list(verdicts)
-    noted = Verdicts.none(len(found))
+    noted = ValidationResult.none(len(found))
     noted.note(enumerate(found))
     return noted
 
@@ -151,13 +151,13 @@ def _places(keys: pa.Array, symbols: Sequence[str]) -> Integers:
     return found
 
 
-def _read_by_columns(values: pa.Array) -> Verdicts:
+def _read_by_columns(values: pa.Array) -> ValidationResult:
     """What `read_batch` returns; whatever was not foreseen is raised."""
     well_formed = pc.fill_null(pc.match_substring_regex(values, _WELL_FORMED), False)
     messages = np.flatnonzero(well_formed)
     ticks, symbols, of_symbol, prices, timestamps = _read(values.filter(well_formed))
     messages = messages[ticks]
-    verdicts = Verdicts.none(len(values))
+    verdicts = ValidationResult.none(len(values))
     verdicts.symbols[:] = symbols
     verdicts.of_symbol[messages], verdicts.prices[messages] = of_symbol, prices
     verdicts.timestamps[messages] = timestamps

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tickhouse.contract.topology import COUNTS
-from tickhouse.errors import Refusal
+from tickhouse.errors import NonRetryableError
 from tickhouse.kafka.offsets import Offsets, named, numbered
 
 _MOST_BYTES = 4_000
@@ -27,7 +27,7 @@ _ENDS = "ends"
 _SHOWN = 3
 
 
-class MarkerMismatch(Refusal):
+class MarkerMismatch(NonRetryableError):
     """The marker does not suit the checkpoint: going on would repeat results or leave some out."""
 
 
