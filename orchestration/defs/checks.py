@@ -41,7 +41,7 @@ def evaluation(key: CheckKey, outcome: Outcome) -> dg.AssetCheckEvaluation:
         check_name=key.name,
         passed=outcome.passed,
         metadata=outcome.metadata,
-        severity=outcome.severity,
+        severity=dg.AssetCheckSeverity(outcome.severity),
         description=outcome.description,
     )
 
@@ -53,7 +53,7 @@ def result(key: CheckKey, outcome: Outcome) -> dg.AssetCheckResult:
         check_name=key.name,
         passed=outcome.passed,
         metadata=outcome.metadata,
-        severity=outcome.severity,
+        severity=dg.AssetCheckSeverity(outcome.severity),
         description=outcome.description,
     )
 

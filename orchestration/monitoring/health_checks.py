@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import dagster as dg
+from typing import Any, Literal, NamedTuple
 
 from orchestration.monitoring.table_rules import FOREIGN_SECONDS, FRESH_SECONDS, LAG_LIMIT, RULES, Share
 from orchestration.supervision.stream_health import StreamView, epoch_seconds
 from tickhouse.contract.topology import JOBS
 
-ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+Severity = Literal["ERROR", "WARN"]
+ERROR: Severity = "ERROR"
+WARN: Severity = "WARN"
 _HEARTBEAT_SECONDS = 30.0
 """A producer that has been silent for longer sends nothing."""
 
@@ -33,7 +33,7 @@ class Outcome:
 
     passed: bool
     description: str
-    severity: dg.AssetCheckSeverity
+    severity: Severity
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

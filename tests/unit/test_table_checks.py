@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import dagster as dg
 import pytest
 
+from orchestration.monitoring.health_checks import ERROR, WARN, Severity
 from orchestration.monitoring.table_checks import (
     TABLE_CHECKS,
     Comparison,
@@ -89,14 +89,14 @@ def test_gaps(longest: dict[str, float], step: float | None, passed: bool) -> No
 @pytest.mark.parametrize(
     ("scores", "passed", "severity"),
     [
-        ({"30s": Scores(9, 0, 0.1), "1h": Scores(9, 0, -2.4)}, True, dg.AssetCheckSeverity.WARN),
-        ({"30s": Scores(9, 0, None)}, True, dg.AssetCheckSeverity.WARN),
-        ({"30s": Scores(9, 0, 0.9)}, False, dg.AssetCheckSeverity.WARN),
-        ({"1h": Scores(9, 0, -2.6)}, False, dg.AssetCheckSeverity.WARN),
-        ({"30s": Scores(9, 1, 0.0)}, False, dg.AssetCheckSeverity.ERROR),
+        ({"30s": Scores(9, 0, 0.1), "1h": Scores(9, 0, -2.4)}, True, WARN),
+        ({"30s": Scores(9, 0, None)}, True, WARN),
+        ({"30s": Scores(9, 0, 0.9)}, False, WARN),
+        ({"1h": Scores(9, 0, -2.6)}, False, WARN),
+        ({"30s": Scores(9, 1, 0.0)}, False, ERROR),
     ],
 )
-def test_scores(scores: dict[str, Scores], passed: bool, severity: dg.AssetCheckSeverity) -> None:
+def test_scores(scores: dict[str, Scores], passed: bool, severity: Severity) -> None:
     outcome = judge_scores(scores, 3_600)
     assert (outcome.passed, outcome.severity) == (passed, severity)
 
