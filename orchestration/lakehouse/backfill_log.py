@@ -15,6 +15,7 @@ from deltalake import Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from orchestration.lakehouse.snapshot import TableSnapshot, milliseconds_of, moment
+from tickhouse.contract.topology import BACKFILLS_TABLE
 from tickhouse.table_checksums import note, open_table, require_files
 
 
@@ -26,7 +27,7 @@ class Reach(NamedTuple):
     """Partition to the last offset."""
 
 
-NAME = "backfills"
+NAME = BACKFILLS_TABLE
 SCHEMA = pa.schema(
     [
         ("day", pa.date32()),

@@ -11,9 +11,10 @@ from deltalake import write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from spark_jobs.checkpoints.gaps import Gap
+from tickhouse.contract.topology import GAPS_TABLE
 from tickhouse.table_checksums import note, open_table, require_files
 
-NAME = "gaps"
+NAME = GAPS_TABLE
 SCHEMA = pa.schema(
     [
         ("query", pa.string()),

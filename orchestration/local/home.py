@@ -16,11 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from orchestration.lakehouse import backfill_log, gap_log
 from orchestration.local import home_marker
 from orchestration.local.home_lock import LOCK
 from orchestration.settings import ENDPOINTS, PROJECT_ROOT
-from tickhouse.contract.topology import JOBS, TABLES
+from tickhouse.contract.topology import BACKFILLS_TABLE, GAPS_TABLE, JOBS, TABLES
 
 _WRITTEN = b"# Written at each start"
 """How the configurations begin that every version writes."""
@@ -41,7 +40,7 @@ class Part:
 PARTS = (
     Part("kafka", "topics", ("data", "data.unfinished", "*.properties", "*.so", "*.so.lck", "hsperfdata_*")),
     Part("mongo", "collections", ("WiredTiger*", "*.wt", "*.bson", "*.lock", "journal", "diagnostic.data", "_tmp")),
-    Part("lakehouse", "Delta tables", (*TABLES, gap_log.NAME, backfill_log.NAME)),
+    Part("lakehouse", "Delta tables", (*TABLES, GAPS_TABLE, BACKFILLS_TABLE)),
     Part("checkpoints", "progress of the streams", tuple(query for job in JOBS.values() for query in job.queries)),
     Part("dagster", "runs and events", ("*.yaml", "history", "schedules", "storage", "logs", ".*")),
     Part("run", "records of processes", ("*.json", ".*.json.*", "*.lock", "recording", "input")),

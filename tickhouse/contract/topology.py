@@ -55,3 +55,5 @@ TOPICS = (TICKS_TOPIC, MOVING_TOPIC, ZSCORE_TOPIC, HIGHER_TOPIC, LOWER_TOPIC)
 COUNTS = ("input_rows", "output_rows", "late", "duplicates", "rejects")
 """What every job counts, cumulatively since its checkpoint began: messages read, results published, ticks left out."""
 TABLES = tuple(table for spec in JOBS.values() for table in spec.tables)
+GAPS_TABLE = "gaps"
+BACKFILLS_TABLE = "backfills"
