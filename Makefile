@@ -11,7 +11,7 @@ help:
 	@echo "make up      run the whole stack on this machine, until Ctrl-C; installs what is missing"
 	@echo "make test    prove it: unit, integration, Dagster and end-to-end tests"
 	@echo "make setup   install all that the tests, the examples and the other tools need, as well"
-	@echo "make check   format, types, unused code, dependencies, secrets"
+	@echo "make check   format, types, imports, unused code, dependencies, secrets"
 	@echo "make chaos, make soak, make bench   break it, feed it garbage, measure it: see docs/"
 	@echo
 	@echo "Options go in ARGS: make up ARGS=\"--source simulator --symbols BTCUSDT,ETHUSDT\""
@@ -80,6 +80,7 @@ check: .venv/.test
 	.venv/bin/ruff format --check $(PACKAGES)
 	.venv/bin/ruff check $(PACKAGES)
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 	.venv/bin/vulture
 	.venv/bin/deptry .
 	@# What is no secret though it looks like one says so at its line: "pragma: allowlist secret".
