@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from producer.kafka_access import KafkaSettings
 from tickhouse.contract.names import SYMBOL_PATTERN
+from tickhouse.kafka.settings import KafkaSettings
 from tickhouse.settings import PathSetting
 
 REPLAY_PREFIX = "replay:"

@@ -1,7 +1,4 @@
-"""Reaching the Kafka brokers: where they are, as whom, and what Spark and librdkafka call that.
-
-The producer has settings of the same names for its own client.
-"""
+"""What Spark and librdkafka call the settings by which brokers are reached, and what a refusal of theirs means."""
 
 from __future__ import annotations
 
