@@ -36,6 +36,11 @@ class Fault(NamedTuple):
         """Whether it has the machine for itself."""
         return self.target == EVERYTHING
 
+    @property
+    def involved(self) -> set[str]:
+        """Whom no other fault strikes meanwhile: without the stream whose results it loads, no load begins."""
+        return {"load", "zscore"} if self.target == "load" else {self.target}
+
 
 KINDS: dict[str, tuple[float, tuple[str, ...]]] = {
     "kill stream": (4, STREAMS),

@@ -127,10 +127,10 @@ class Run:
             while True:
                 for fault in self._faults:
                     # What has the machine for itself waits for its turn, and lets nothing pass it.
-                    free = not board.busy if fault.exclusive else not board.busy & {fault.target, EVERYTHING}
+                    free = not board.busy if fault.exclusive else not board.busy & (fault.involved | {EVERYTHING})
                     if free:
                         self._faults.remove(fault)
-                        board.busy.add(fault.target)
+                        board.busy |= fault.involved
                         board.overlaps += 1
                         return fault
                     if fault.exclusive:
@@ -141,7 +141,7 @@ class Run:
         fault, board = record.fault, self._board
         name = f"{number:>4}  {fault.kind} · {fault.target}"
         with board.changed:
-            others, started = len(board.busy) > 1, board.overlaps
+            others, started = board.busy != fault.involved, board.overlaps
         try:
             since = self._strike(name, record, tools)
             if since is None:
@@ -164,7 +164,7 @@ class Run:
             self._tell(f"{name}: {record.note}")
         finally:
             with board.changed:
-                board.busy.discard(fault.target)
+                board.busy -= fault.involved
                 board.changed.notify_all()
 
     def _strike(self, name: str, record: Record, tools: Tools) -> float | None:
