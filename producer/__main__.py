@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr, ValidationError
 
 from producer.heartbeat import Heartbeat, Progress
-from producer.kafka_access import client_security, librdkafka_security
+from producer.kafka_access import client_security
 from producer.publish import DeliveryError, Publisher, Stopped
 from producer.recordings.errors import RecordingError, ResumeError
 from producer.recordings.question import ASK_OPTION, Answer, Found
@@ -138,6 +138,7 @@ def _replay(settings: ProducerSettings, run_folder: Path) -> _Source:
     from producer.recordings.location import location
     from producer.recordings.recording import Recording
     from producer.replay import ReplaySource
+    from tickhouse.kafka.access import librdkafka_security
 
     assert settings.replay_file is not None
     source = partial(

@@ -1,4 +1,4 @@
-"""What the clients of Kafka call the settings by which the producer reaches the brokers."""
+"""What kafka-python calls the settings by which the producer reaches the brokers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,3 @@ def client_security(settings: KafkaSettings) -> dict[str, str]:
         options["sasl_plain_username"] = settings.kafka_username
         options["sasl_plain_password"] = settings.kafka_password.get_secret_value()
     return options
-
-
-def librdkafka_security(settings: KafkaSettings) -> dict[str, str]:
-    """The same in the names of librdkafka, which reads the topic before a replay."""
-    names = {
-        "security_protocol": "security.protocol",
-        "ssl_cafile": "ssl.ca.location",
-        "sasl_mechanism": "sasl.mechanism",
-        "sasl_plain_username": "sasl.username",
-        "sasl_plain_password": "sasl.password",  # pragma: allowlist secret
-    }
-    return {names[name]: value for name, value in client_security(settings).items()}

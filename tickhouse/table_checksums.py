@@ -122,8 +122,7 @@ def damaged(uri: str) -> list[TableDamaged]:
     if table is None:
         return []
     found = []
-    names = [f"{_LOG}/{name}" for name in _listed(table) if _ENTRY.fullmatch(name) or _CHECKPOINT.fullmatch(name)]
-    for name in names:
+    for name in _log_files(table):
         found += _wrong(table, name)
     if not found:
         for path in sorted(data_files(DeltaTable(uri))):
@@ -153,8 +152,7 @@ def note_all(uri: str) -> int:
     table = local_path(uri)
     if table is None:
         return 0
-    names = [f"{_LOG}/{name}" for name in _listed(table) if _ENTRY.fullmatch(name) or _CHECKPOINT.fullmatch(name)]
-    noted = sum(_note(table, name) for name in [*names, *map(unquote, data_files(open_table(uri)))])
+    noted = sum(_note(table, name) for name in [*_log_files(table), *map(unquote, data_files(open_table(uri)))])
     for folder, _, files in os.walk(table / FOLDER):
         for file in files:
             record = Path(folder, file)
@@ -222,6 +220,11 @@ def _listed(table: Path) -> list[str]:
         return sorted(path.name for path in (table / _LOG).iterdir())
     except FileNotFoundError:
         return []
+
+
+def _log_files(table: Path) -> list[str]:
+    """All entries and checkpoints of the log."""
+    return [f"{_LOG}/{name}" for name in _listed(table) if _ENTRY.fullmatch(name) or _CHECKPOINT.fullmatch(name)]
 
 
 def _named(table: Path, name: str, kinds: Iterable[str], *, changed: bool = False) -> Iterator[str]:
